@@ -1,0 +1,347 @@
+/*
+ * Managed memory: the wire protocol between QEMU, manager and pager
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * One message is one datagram of a SOCK_SEQPACKET unix socket: a header, a
+ * payload of fixed structures in host byte order (both ends run on one host),
+ * and file descriptors by SCM_RIGHTS.  docs/interop/managed-memory.rst draws
+ * the sequences and states the rules; msg.h has the functions.
+ *
+ * Three sockets use it:
+ *
+ *  connection   QEMU to manager, which reads MM_MSG_HELLO only and then hands
+ *               the socket over to the VM's pager
+ *  zap channel  pager to QEMU's private zap thread
+ *  control      manager to pager
+ *
+ * EOF on the connection means that the peer process is entirely gone: the
+ * manager closes its copy before the pager answers the first message.
+ */
+#ifndef MANAGED_MEMORY_PROTO_H
+#define MANAGED_MEMORY_PROTO_H
+
+/* Versions that this tree speaks; the highest common one is used. */
+#define MM_PROTO_VERSION_MIN 1
+#define MM_PROTO_VERSION_MAX 1
+
+/* Largest datagram, header included. */
+#define MM_MSG_MAX 65536
+/* Most descriptors that any one message carries. */
+#define MM_MSG_MAX_FDS 8
+
+#define MM_UUID_LEN 16
+#define MM_COOKIE_LEN 16
+#define MM_NAME_LEN 64          /* VM name, NUL-terminated */
+#define MM_IDSTR_LEN 256        /* RAMBlock name, NUL-terminated */
+#define MM_MAX_REGIONS 256      /* regions (managed RAMBlocks) of one VM */
+#define MM_MAX_TIERS 8          /* tiers that one VM can have pages in */
+
+/* No resident limit. */
+#define MM_LIMIT_NONE UINT64_MAX
+
+#define MM_DEFAULT_RUN_DIR "/run/qemu-memory-manager"
+#define MM_ATTACH_SOCKET_NAME "attach.sock"
+#define MM_QMP_SOCKET_NAME "qmp.sock"
+#define MM_DEFAULT_ATTACH_PATH MM_DEFAULT_RUN_DIR "/" MM_ATTACH_SOCKET_NAME
+
+typedef enum MmMsgType {
+    MM_MSG_INVALID = 0,
+
+    /* answers, any direction: the header's seq is the request's */
+    MM_MSG_OK,                  /* no payload, or as the request says */
+    MM_MSG_ERROR,               /* MmMsgError */
+
+    /* connection, QEMU's side speaks */
+    MM_MSG_HELLO,               /* MmMsgHello */
+    MM_MSG_RESUME_VM,           /* MmMsgResumeVM; fds: MmResumeVMFd order */
+    MM_MSG_RESUME_HOLD,         /* MmMsgHold; fd: the held one */
+    MM_MSG_RESUME_REGION,       /* MmMsgRegion; fds: MmRegionFd order */
+    MM_MSG_RESUME_END,          /* no payload; answered by HELLO_REPLY */
+    MM_MSG_UFFD,                /* no payload; fd: the userfaultfd */
+    MM_MSG_REGION_ADD,          /* MmMsgRegion (hva 0); answer REGION_ADDED */
+    MM_MSG_REGION_READY,        /* MmMsgRegionRef with hva; answer OK */
+    MM_MSG_REGION_REMOVE,       /* MmMsgRegionRef; answer OK */
+
+    /* connection, the pager's side speaks */
+    MM_MSG_HELLO_REPLY,         /* MmMsgHelloReply; fds: MmHelloReplyFd */
+    MM_MSG_REGION_ADDED,        /* MmMsgRegionRef; fds: MmRegionFd order */
+    MM_MSG_HOLD,                /* MmMsgHold; fd: to be kept for RESUME */
+    MM_MSG_EVENT,               /* MmMsgEvent */
+    /*
+     * no payload: all is resident; unregister, answer OK, and forget the pager
+     */
+    MM_MSG_DETACHED,
+
+    /* zap channel */
+    MM_MSG_ZAP,                 /* MmMsgZap */
+    MM_MSG_ZAP_DONE,            /* no payload */
+
+    /* connection (from QEMU) and control (from the manager) */
+    MM_MSG_SET_LIMIT,           /* MmMsgAmount; answer OK */
+    MM_MSG_QUERY,               /* no payload; answer QUERY_REPLY */
+    MM_MSG_QUERY_REPLY,         /* MmMsgQueryReply */
+
+    /* control only, to a fresh pager, in this order */
+    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: the tier's directory */
+    MM_MSG_START,               /* MmMsgStart; fds: MmStartFd order */
+
+    /* control only, to a pager that serves or attaches */
+    MM_MSG_CONTROL_HELLO,       /* no payload; answer CONTROL_INFO */
+    /* MmMsgControlInfo, also sent unasked once the pager serves */
+    MM_MSG_CONTROL_INFO,
+    /*
+     * MmMsgRegionRef by index; answer REGION_INFO, or ERROR past the last one
+     */
+    MM_MSG_QUERY_REGION,
+    MM_MSG_REGION_INFO,         /* MmMsgRegionInfo */
+    MM_MSG_EVICT,               /* MmMsgAmount in bytes; answer AMOUNT done */
+    MM_MSG_SWAP_IN,             /* no payload; answer when all is resident */
+    MM_MSG_DETACH,              /* no payload; answer when QEMU has let go */
+    /*
+     * no payload: pages that cannot be read are given up; answer AMOUNT of
+     * pages
+     */
+    MM_MSG_GIVE_UP,
+    MM_MSG_AMOUNT,              /* MmMsgAmount */
+
+    MM_MSG__MAX
+} MmMsgType;
+
+typedef struct MmMsgHeader {
+    uint32_t type;              /* MmMsgType */
+    uint32_t len;               /* of the payload in bytes */
+    /* of a request, repeated in its answer; 0 where no answer is expected */
+    uint64_t seq;
+} MmMsgHeader;
+
+typedef struct MmMsgError {
+    uint32_t err;               /* errno value, positive */
+    uint32_t pad;
+    char text[1024];            /* NUL-terminated, for people */
+} MmMsgError;
+
+enum { MM_HELLO_RESUME = 1 << 0 };
+
+typedef struct MmMsgHello {
+    uint32_t version_min;
+    uint32_t version_max;
+    uint32_t flags;             /* MM_HELLO_* */
+    uint32_t pid;               /* for people only: never trusted */
+    uint8_t uuid[MM_UUID_LEN];  /* resume: from HELLO_REPLY, else 0 */
+    uint8_t cookie[MM_COOKIE_LEN]; /* resume: from HELLO_REPLY, else 0 */
+    char name[MM_NAME_LEN];
+} MmMsgHello;
+
+/* Descriptors of HELLO_REPLY, in this order; the device may be absent. */
+typedef enum MmHelloReplyFd {
+    MM_HELLO_FD_STATE,          /* MmState memfd, read-only */
+    MM_HELLO_FD_RING,           /* MmRing memfd, read-write */
+    MM_HELLO_FD_KICK,           /* eventfd: QEMU has posted to the ring */
+    MM_HELLO_FD_ZAP,            /* zap channel, QEMU's end */
+    MM_HELLO_FD_UFFD_DEV,       /* an open /dev/userfaultfd */
+    MM_HELLO_FD__MAX
+} MmHelloReplyFd;
+
+typedef struct MmMsgHelloReply {
+    uint32_t version;           /* the one in use from now on */
+    uint32_t pad;
+    uint8_t uuid[MM_UUID_LEN];
+    uint8_t cookie[MM_COOKIE_LEN];
+} MmMsgHelloReply;
+
+typedef enum MmResumeVMFd {
+    MM_RESUME_FD_STATE,
+    MM_RESUME_FD_RING,
+    MM_RESUME_FD_KICK,
+    MM_RESUME_FD_UFFD,
+    MM_RESUME_FD__MAX
+} MmResumeVMFd;
+
+typedef struct MmMsgResumeVM {
+    uint32_t nr_regions;        /* RESUME_REGION messages that follow */
+    uint32_t nr_holds;          /* RESUME_HOLD messages that follow */
+    /*
+     * CLOCK_MONOTONIC when the former connection ended, or 0: for the
+     * statistics only
+     */
+    uint64_t lost_ns;
+} MmMsgResumeVM;
+
+/* What a held descriptor is; QEMU keeps them without looking inside. */
+typedef enum MmHoldKind {
+    MM_HOLD_TIER_FILE,          /* O_PATH descriptor of a tier's file */
+    MM_HOLD__MAX
+} MmHoldKind;
+
+typedef struct MmMsgHold {
+    uint32_t kind;              /* MmHoldKind */
+    uint32_t index;             /* tier number */
+} MmMsgHold;
+
+/* Descriptors of a region, in this order. */
+typedef enum MmRegionFd {
+    MM_REGION_FD_RAM,           /* sealed memfd: the guest's memory */
+    MM_REGION_FD_MAP,           /* MmPageMap memfd, read-only in QEMU */
+    MM_REGION_FD_DMA,           /* uint32_t counters per MM_DMA_CHUNK */
+    MM_REGION_FD__MAX
+} MmRegionFd;
+
+typedef struct MmMsgRegion {
+    uint32_t id;                /* 0..MM_MAX_REGIONS-1, QEMU's choice */
+    uint32_t page_size;         /* in bytes: 4096 */
+    uint64_t size;              /* in bytes, a multiple of page_size */
+    /*
+     * what the region adds to the VM's resident limit in bytes, or
+     * MM_LIMIT_NONE
+     */
+    uint64_t limit;
+    uint64_t hva;               /* where QEMU maps it; 0 in REGION_ADD */
+    char idstr[MM_IDSTR_LEN];
+} MmMsgRegion;
+
+typedef struct MmMsgRegionRef {
+    uint32_t id;                /* QUERY_REGION: index in 0.. */
+    uint32_t pad;
+    uint64_t hva;               /* REGION_READY only */
+} MmMsgRegionRef;
+
+typedef enum MmEventKind {
+    MM_EVENT_IO_ERROR,          /* a tier fails; arg: errno value */
+    MM_EVENT_IO_RECOVERED,      /* the tier works again */
+    MM_EVENT_PRESSURE,          /* nothing left to evict; arg: bytes over */
+    MM_EVENT_PRESSURE_OVER,
+    /* content gone (hardware, checksum); arg: byte offset in the region */
+    MM_EVENT_PAGE_LOST,
+    MM_EVENT__MAX
+} MmEventKind;
+
+typedef struct MmMsgEvent {
+    uint32_t kind;              /* MmEventKind */
+    uint32_t region;            /* id, or UINT32_MAX */
+    uint64_t arg;
+    char text[256];             /* NUL-terminated, for people */
+} MmMsgEvent;
+
+typedef struct MmRange {
+    uint32_t region;            /* id */
+    uint32_t nr_pages;
+    uint64_t first_page;        /* index within the region */
+} MmRange;
+
+#define MM_ZAP_MAX_RANGES 1024
+
+typedef struct MmMsgZap {
+    uint32_t nr_ranges;         /* 1..MM_ZAP_MAX_RANGES */
+    uint32_t pad;
+    MmRange ranges[];
+} MmMsgZap;
+
+typedef struct MmMsgAmount {
+    uint64_t value;             /* bytes or pages, as the message says */
+} MmMsgAmount;
+
+/* Tiers are numbered in the order of their START_TIER messages, from 0. */
+typedef struct MmMsgStartTier {
+    uint32_t overcommit;        /* 1: no space is reserved */
+    uint32_t pad;
+    uint64_t size;              /* most bytes of this VM in it; 0: no limit */
+    char name[MM_NAME_LEN];
+} MmMsgStartTier;
+
+/* Descriptors of START, in this order; the device may be absent. */
+typedef enum MmStartFd {
+    MM_START_FD_CONNECTION,     /* from QEMU, its HELLO already read */
+    MM_START_FD_LISTEN,         /* listening control socket of this VM */
+    MM_START_FD_LOCK,           /* file with an OFD write lock held */
+    MM_START_FD_UFFD_DEV,       /* an open /dev/userfaultfd */
+    MM_START_FD__MAX
+} MmStartFd;
+
+typedef struct MmMsgStart {
+    uint32_t version;           /* chosen from HELLO's range */
+    uint32_t resume;            /* 1: RESUME_VM follows on the connection */
+    uint64_t hello_seq;         /* for the answer HELLO_REPLY */
+    uint32_t qemu_pid;          /* from SO_PEERCRED, for display */
+    uint32_t qemu_uid;
+    /*
+     * the manager's default in bytes, or MM_LIMIT_NONE; a region's own one wins
+     */
+    uint64_t limit;
+    uint8_t uuid[MM_UUID_LEN];
+    uint8_t cookie[MM_COOKIE_LEN];
+    char name[MM_NAME_LEN];
+} MmMsgStart;
+
+typedef struct MmMsgControlInfo {
+    uint8_t uuid[MM_UUID_LEN];
+    char name[MM_NAME_LEN];
+    uint32_t pager_pid;
+    uint32_t qemu_pid;
+    uint32_t serving;           /* 0 while attaching */
+    uint32_t pad;
+} MmMsgControlInfo;
+
+typedef struct MmMsgRegionInfo {
+    uint32_t id;
+    uint32_t page_size;
+    uint64_t size;
+    uint64_t resident;          /* bytes each */
+    uint64_t zero;
+    uint64_t swapped;
+    uint64_t never;
+    uint64_t dma_held;          /* bytes in chunks whose counter is not 0 */
+    char idstr[MM_IDSTR_LEN];
+} MmMsgRegionInfo;
+
+/* Log2 buckets in nanoseconds: bucket n counts [2^n, 2^(n+1)). */
+#define MM_LATENCY_BUCKETS 40
+
+/*
+ * Counters of one VM.  They live in MmState and outlast a pager; only the
+ * pager writes, 64-bit and relaxed, so a reader may see them slightly apart.
+ */
+typedef struct MmStats {
+    uint64_t fault_missing;     /* first touches of never populated pages */
+    uint64_t fault_minor;       /* present pages mapped again */
+    uint64_t fault_zero;        /* zero or same-filled pages rebuilt */
+    uint64_t fault_swapin;      /* faults that read from a tier */
+    uint64_t fault_wait;        /* faults that had to wait for reclaim */
+    uint64_t refault;           /* zapped candidates touched before eviction */
+    uint64_t pages_populated;   /* never populated pages filled, with chunks */
+    uint64_t pages_read;        /* from tiers, with clusters */
+    uint64_t pages_written;     /* to tiers */
+    uint64_t pages_zapped;
+    uint64_t pages_evicted;     /* dropped from memory, zero ones included */
+    uint64_t pages_evicted_zero;
+    uint64_t pages_discarded;
+    uint64_t evict_abort_touched; /* given up: touched during writeback */
+    uint64_t evict_abort_dma;   /* given up: mapped for DMA */
+    uint64_t read_errors;
+    uint64_t write_errors;
+    uint64_t checksum_errors;
+    uint64_t pages_lost;
+    uint64_t pager_starts;
+    uint64_t last_stall_ns;     /* connection lost until served again */
+    uint64_t latency[MM_LATENCY_BUCKETS]; /* fault read to page placed */
+} MmStats;
+
+typedef struct MmMsgQueryReply {
+    uint64_t size;              /* all regions, bytes */
+    uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
+    uint64_t hard_limit;        /* bytes, or MM_LIMIT_NONE */
+    uint64_t resident;          /* bytes each */
+    uint64_t zero;
+    uint64_t swapped;
+    uint64_t never;
+    uint64_t tier_used[MM_MAX_TIERS];   /* bytes of slots in use */
+    uint64_t tier_size[MM_MAX_TIERS];   /* bytes reserved */
+    uint32_t nr_tiers;
+    uint32_t nr_regions;
+    uint32_t stalled_threads;   /* distinct threads that wait in a fault */
+    uint32_t serving;
+    uint64_t oldest_fault_ns;   /* age of the oldest waiting fault, or 0 */
+    MmStats stats;
+} MmMsgQueryReply;
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * Managed memory: layouts of the memfds that QEMU and the pager share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Every memfd here outlives the pager, because QEMU keeps a descriptor of it.
+ * They are sealed (SHRINK, GROW, SEAL), mode 0600 and owned by the manager's
+ * user, so that an unprivileged QEMU cannot reopen a read-only one for
+ * writing.
+ *
+ *  state     written by the pager, read-only in QEMU    MmState
+ *  page map  written by the pager, read-only in QEMU    MmMapHeader, page-map.h
+ *  ring      written by both                            MmRing
+ *  dma       written by QEMU, read by the pager         uint32_t counters
+ *
+ * What QEMU can write is never trusted by the pager: it is copied before it is
+ * checked, and the worst that it can do is to harm its own guest.
+ */
+#ifndef MANAGED_MEMORY_SHARED_H
+#define MANAGED_MEMORY_SHARED_H
+
+#include "managed-memory/proto.h"
+
+#define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
+#define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
+#define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
+#define MM_LAYOUT_VERSION 1
+
+/* Ties a memfd or a tier file to one VM; checked when it comes back. */
+typedef struct MmIdentity {
+    uint32_t magic;
+    uint32_t version;           /* MM_LAYOUT_VERSION */
+    uint8_t uuid[MM_UUID_LEN];
+    uint8_t cookie[MM_COOKIE_LEN];
+} MmIdentity;
+
+typedef struct MmState {
+    MmIdentity id;
+    char name[MM_NAME_LEN];
+    uint64_t limit;             /* resident limit in bytes; survives pagers */
+    uint64_t default_limit;     /* the manager's, for regions without one */
+    uint32_t limit_set;         /* 1: set by an operator, not by regions */
+    uint32_t pad;
+    uint64_t epoch;             /* counts the pagers that have served */
+    MmStats stats;
+} MmState;
+
+#define MM_STATE_SIZE 4096
+
+/* First page of a page map memfd; entries and checksums follow. */
+typedef struct MmMapHeader {
+    MmIdentity id;
+    uint32_t region;            /* id */
+    uint32_t page_size;
+    uint64_t nr_pages;
+    uint64_t entries_offset;    /* uint64_t entries[nr_pages] */
+    uint64_t checksums_offset;  /* uint32_t checksums[nr_pages] */
+    uint64_t total_size;        /* of the memfd */
+    uint64_t limit;             /* the region's share of the VM's limit */
+    char idstr[MM_IDSTR_LEN];
+} MmMapHeader;
+
+#define MM_MAP_HEADER_SIZE 4096
+
+/* Mappings for DMA are counted per this many bytes of a region. */
+#define MM_DMA_CHUNK (2 * 1024 * 1024)
+
+/*
+ * Discards travel through a ring of slots.  A slot's state is a futex word
+ * (shared, not private) and changes by compare-and-swap only:
+ *
+ *   FREE -> POSTED       QEMU, after it has written the range; then kicks
+ *   POSTED -> TAKEN      pager, before it reads the range
+ *   TAKEN -> DONE        pager, when the range is discarded; then wakes
+ *   DONE -> FREE         QEMU
+ *   POSTED -> FREE       QEMU gives up: the discard is never executed
+ *   TAKEN -> FREE        QEMU gives up, legal only after EOF on the
+ *                        connection, that is when no pager can execute it
+ *
+ * A new pager executes what it finds POSTED or TAKEN before anything else.
+ */
+typedef enum MmRingState {
+    MM_RING_FREE,
+    MM_RING_POSTED,
+    MM_RING_TAKEN,
+    MM_RING_DONE,
+} MmRingState;
+
+typedef struct MmRingSlot {
+    uint32_t state;             /* MmRingState, futex word */
+    MmRange range;
+    uint8_t pad[8];
+} MmRingSlot;
+
+#define MM_RING_SLOTS 256
+
+typedef struct MmRing {
+    MmRingSlot slots[MM_RING_SLOTS];
+} MmRing;
+
+#define MM_RING_SIZE 8192
+
+QEMU_BUILD_BUG_ON(sizeof(MmState) > MM_STATE_SIZE);
+QEMU_BUILD_BUG_ON(sizeof(MmMapHeader) > MM_MAP_HEADER_SIZE);
+QEMU_BUILD_BUG_ON(sizeof(MmRing) > MM_RING_SIZE);
+
+#endif
