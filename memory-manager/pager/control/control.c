@@ -1,0 +1,167 @@
+/*
+ * Managed memory pager: the control thread
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * EOF on QEMU's connection ends the process: there is nothing to save, since
+ * all that a successor needs lies in memfds and files that QEMU holds.  The
+ * userfaultfd is closed first and explicitly, so that a QEMU that is being
+ * killed never waits for a transfer of ours that hangs.
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/socket.h>
+#include "qapi/error.h"
+#include "../fault/fault.h"
+#include "../reclaim/reclaim.h"
+#include "../test-hooks.h"
+#include "control.h"
+
+/* A peer that does not read its answers must not stop the others'. */
+#define SEND_TIMEOUT_S 2
+
+/* connection, listener, wake-up, managers */
+#define NR_POLLFDS (3 + MM_MAX_MANAGERS)
+
+static G_NORETURN void leave(MmVM *vm)
+{
+    if (vm->uffd >= 0) {
+        /* the other threads still use the number: let it mean nothing else */
+        dup3(vm->control_wake_fd, vm->uffd, O_CLOEXEC);
+    }
+    mm_test_done();
+    _exit(0);
+}
+
+static void add_manager(MmControl *c, int sock)
+{
+    struct timeval timeout = { .tv_sec = SEND_TIMEOUT_S };
+    int i;
+
+    for (i = 0; i < MM_MAX_MANAGERS; i++) {
+        if (c->managers[i] < 0) {
+            setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout,
+                       sizeof(timeout));
+            c->managers[i] = sock;
+            return;
+        }
+    }
+    close(sock);
+}
+
+static void accept_manager(MmControl *c)
+{
+    int sock = accept4(c->vm->listen, NULL, NULL, SOCK_CLOEXEC);
+
+    if (sock >= 0) {
+        add_manager(c, sock);
+    }
+}
+
+static void read_manager(MmControl *c, int i)
+{
+    int sock = c->managers[i];
+
+    if (mm_msg_recv(sock, c->msg, -1) == 1) {
+        mm_manager_handle(c, sock);
+        mm_msg_clear(c->msg);
+        return;
+    }
+    mm_msg_clear(c->msg);
+    if (c->long_sock == sock) {
+        c->long_sock = -1;      /* nobody waits for the answer any more */
+    }
+    close(sock);
+    c->managers[i] = -1;
+}
+
+static void read_connection(MmControl *c)
+{
+    bool ok = mm_msg_recv(c->vm->connection, c->msg, -1) == 1 &&
+              mm_session_handle(c);
+
+    mm_msg_clear(c->msg);
+    if (!ok) {
+        leave(c->vm);
+    }
+}
+
+static void send_events(MmControl *c)
+{
+    MmMsgEvent event;
+    int i;
+
+    while (mm_vm_take_event(c->vm, &event)) {
+        /* QEMU's monitor may be stuck behind the very vCPU that waits */
+        for (i = 0; i < MM_MAX_MANAGERS; i++) {
+            if (c->managers[i] >= 0) {
+                mm_msg_send(c->managers[i], MM_MSG_EVENT, 0, &event,
+                            sizeof(event), NULL, 0);
+            }
+        }
+        if (mm_msg_send(c->vm->connection, MM_MSG_EVENT, 0, &event,
+                        sizeof(event), NULL, 0) < 0) {
+            mm_vm_event(c->vm, event.kind, event.region, event.arg, "%s",
+                        event.text);
+            return;     /* the next event, or the next wake-up, tries again */
+        }
+    }
+}
+
+static void announce(MmControl *c)
+{
+    MmMsgControlInfo info;
+
+    mm_manager_info(c->vm, &info);
+    mm_msg_send(c->vm->control, MM_MSG_CONTROL_INFO, 0, &info, sizeof(info),
+                NULL, 0);
+}
+
+void mm_control_run(MmVM *vm)
+{
+    struct timeval timeout = { .tv_sec = SEND_TIMEOUT_S };
+    MmControl *c = g_new0(MmControl, 1);
+    int i;
+
+    c->vm = vm;
+    c->msg = g_new(MmMsg, 1);
+    c->long_sock = -1;
+    for (i = 0; i < MM_MAX_MANAGERS; i++) {
+        c->managers[i] = -1;
+    }
+    setsockopt(vm->connection, SOL_SOCKET, SO_SNDTIMEO, &timeout,
+               sizeof(timeout));
+    add_manager(c, vm->control);
+    announce(c);
+    for (;;) {
+        struct pollfd pfd[NR_POLLFDS] = {
+            { .fd = vm->connection, .events = POLLIN },
+            { .fd = vm->listen, .events = POLLIN },
+            { .fd = vm->control_wake_fd, .events = POLLIN },
+        };
+
+        for (i = 0; i < MM_MAX_MANAGERS; i++) {
+            pfd[3 + i].fd = c->managers[i];
+            pfd[3 + i].events = POLLIN;
+        }
+        if (TEMP_FAILURE_RETRY(poll(pfd, NR_POLLFDS, -1)) < 0) {
+            leave(vm);
+        }
+        if (pfd[0].revents) {
+            read_connection(c);
+        }
+        if (pfd[2].revents) {
+            mm_unwake(vm->control_wake_fd);
+            send_events(c);
+            mm_long_progress(c);
+        }
+        for (i = 0; i < MM_MAX_MANAGERS; i++) {
+            if (pfd[3 + i].revents) {
+                read_manager(c, i);
+            }
+        }
+        if (pfd[1].revents) {
+            accept_manager(c);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+/*
+ * Managed memory pager: discards, acknowledged through the ring
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * QEMU tells which pages the guest has given back (balloon, free page
+ * reporting, virtio-mem).  Their content is not owed any more: whatever holds
+ * it is freed, and the pages are NEVER again.  The order is publish, punch,
+ * free, acknowledge; after the acknowledgement nothing may touch the pages
+ * any more, since new content may be there.
+ *
+ * The ring is written by QEMU: a range is copied, then checked.  Discards do
+ * not look at DMA counters: free page reporting maps the very pages that it
+ * discards.
+ *
+ * The fault thread does this, so that a discard never meets a page that is
+ * just being placed; long ranges go in slices, with faults in between.
+ */
+#include "qemu/osdep.h"
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include "../region.h"
+#include "../test-hooks.h"
+#include "../uffd.h"
+#include "fault-internal.h"
+
+/* Pages per slice: bounds what a fault waits for a discard. */
+#define SLICE_PAGES 1024
+
+static bool slot_move(MmRingSlot *slot, MmRingState from, MmRingState to)
+{
+    return qatomic_cmpxchg(&slot->state, from, to) == from;
+}
+
+static void acknowledge(MmFault *f)
+{
+    MmRingSlot *slot = &f->vm->ring->slots[f->ring_slot];
+
+    mm_failpoint(MM_FP_DISCARD_DONE);
+    if (slot_move(slot, MM_RING_TAKEN, MM_RING_DONE)) {
+        /* shared futex: the waiter is another process */
+        syscall(SYS_futex, &slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    }
+    qatomic_set(&f->ring_slot, -1);
+}
+
+/* Take a slot that is in @state: POSTED, or TAKEN by a former pager. */
+static bool take(MmFault *f, MmRingState state)
+{
+    int i;
+
+    for (i = 0; i < MM_RING_SLOTS; i++) {
+        MmRingSlot *slot = &f->vm->ring->slots[i];
+
+        if (qatomic_read(&slot->state) != state) {
+            continue;
+        }
+        if (slot_move(slot, state, MM_RING_TAKEN)) {
+            qatomic_set(&f->ring_slot, i);
+            f->discard = slot->range;
+            mm_failpoint(MM_FP_DISCARD_TAKEN);
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Move a page out of every state whose content is elsewhere or present.
+ * Returns 0, 1 if it has to be punched, -1 if the reclaim thread has it.
+ */
+static int discard_page(MmFault *f, MmRegion *region, uint64_t page)
+{
+    for (;;) {
+        uint64_t entry = mm_map_get(&region->map, page);
+        uint64_t never = mm_entry_at(mm_entry_with_state(entry, MM_PAGE_NEVER),
+                                     MM_TIER_NONE, 0);
+        MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+
+        switch (mm_entry_state(entry)) {
+        case MM_PAGE_NEVER:
+            return 0;
+        case MM_PAGE_SWAPPED:
+        case MM_PAGE_LOST:
+            mm_map_move(&region->map, page, entry, never);
+            if (tier) {
+                tier->ops->free(tier, mm_entry_place(entry), 1);
+            }
+            return 0;
+        case MM_PAGE_FILLING:
+            mm_load_cancel(f, region, page, 1);
+            return 0;
+        case MM_PAGE_RESIDENT:
+        case MM_PAGE_CANDIDATE:
+        case MM_PAGE_WRITEBACK:
+            if (mm_map_cas(&region->map, page, entry,
+                           mm_entry_with_state(entry, MM_PAGE_DISCARDING))) {
+                return 1;
+            }
+            break;
+        case MM_PAGE_DROPPING:
+            return -1;
+        default:
+            g_assert_not_reached();
+        }
+    }
+}
+
+/* Punch what is DISCARDING in [page, page + nr), and make it NEVER. */
+static void finish_slice(MmFault *f, MmRegion *region, uint64_t page,
+                         uint64_t nr, uint64_t to_punch)
+{
+    uint64_t i;
+
+    if (to_punch) {
+        mm_failpoint(MM_FP_DISCARDING);
+        /*
+         * Fails for want of kernel memory only: a page that stays is found
+         * present by its next fault, and the guest may not ask for zeroes.
+         */
+        mm_region_punch(region, page, nr);
+        mm_failpoint(MM_FP_DISCARD_PUNCHED);
+        for (i = page; i < page + nr; i++) {
+            uint64_t entry = mm_map_get(&region->map, i);
+
+            if (mm_entry_state(entry) == MM_PAGE_DISCARDING) {
+                mm_map_move(&region->map, i, entry,
+                            mm_entry_at(mm_entry_with_state(entry,
+                                                            MM_PAGE_NEVER),
+                                        MM_TIER_NONE, 0));
+            }
+        }
+    }
+    MM_STAT_ADD(f->vm, pages_discarded, nr);
+    mm_uffd_wake(f->vm->uffd, region->hva + page * MM_PAGE_SIZE,
+                 nr * MM_PAGE_SIZE);
+}
+
+static bool range_valid(const MmRegion *region, const MmRange *range)
+{
+    return range->first_page < region->nr_pages &&
+           range->nr_pages <= region->nr_pages - range->first_page;
+}
+
+/* One slice of the discard in progress; false: the reclaim thread first. */
+static bool discard_slice(MmFault *f)
+{
+    MmRange *range = &f->discard;
+    MmRegion *region = range->region < MM_MAX_REGIONS
+                       ? f->vm->regions[range->region] : NULL;
+    uint64_t page = range->first_page;
+    uint64_t nr, i, to_punch = 0;
+    bool blocked = false;
+
+    if (!region || !range->nr_pages || !range_valid(region, range)) {
+        acknowledge(f);
+        return true;
+    }
+    nr = MIN(range->nr_pages, SLICE_PAGES);
+    for (i = page / MM_CHUNK_PAGES; i <= (page + nr - 1) / MM_CHUNK_PAGES;
+         i++) {
+        mm_region_reconcile_chunk(f->vm, region, i);
+    }
+    for (i = 0; i < nr && !blocked; i++) {
+        int ret = discard_page(f, region, page + i);
+
+        blocked = ret < 0;
+        to_punch += ret > 0;
+    }
+    if (blocked) {
+        nr = i - 1;
+    }
+    if (nr) {
+        finish_slice(f, region, page, nr, to_punch);
+    }
+    range->first_page += nr;
+    range->nr_pages -= nr;
+    if (!range->nr_pages) {
+        acknowledge(f);
+    }
+    return !blocked;
+}
+
+bool mm_discard_poll(MmFault *f)
+{
+    if (f->ring_slot < 0) {
+        f->kicked = f->kicked && take(f, MM_RING_POSTED);
+        if (!f->kicked) {
+            return false;
+        }
+    }
+    /* blocked: the reclaim thread's mm_fault_retry() brings us back */
+    return discard_slice(f);
+}
+
+void mm_discard_resume(MmFault *f)
+{
+    while (take(f, MM_RING_TAKEN) || take(f, MM_RING_POSTED)) {
+        while (f->ring_slot >= 0) {
+            discard_slice(f);
+        }
+    }
+}

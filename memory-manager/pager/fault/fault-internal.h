@@ -1,0 +1,162 @@
+/*
+ * Managed memory pager: the fault thread's own state
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * For the files in this folder only.  Everything here belongs to the fault
+ * thread, unless a field says otherwise.
+ */
+#ifndef MANAGED_MEMORY_FAULT_INTERNAL_H
+#define MANAGED_MEMORY_FAULT_INTERNAL_H
+
+#include "qemu/queue.h"
+#include "fault.h"
+#include "waiters.h"
+
+/* Never populated pages filled with one call. */
+#define MM_POPULATE_PAGES 32
+
+/* Reads in flight, and pages of one read. */
+#define MM_NR_LOADS 64
+#define MM_LOAD_PAGES 8
+
+/* A read of consecutive pages from consecutive places. */
+typedef struct MmLoad {
+    MmTierIO io;
+    MmRegion *region;           /* with a reference */
+    uint64_t page;
+    uint64_t entries[MM_LOAD_PAGES]; /* FILLING, one per page */
+    int node;                   /* NUMA node of the thread that waits */
+    uint64_t since_ns;          /* when it was submitted */
+    uint32_t cancelled;         /* bit per page: discarded meanwhile */
+    QLIST_ENTRY(MmLoad) next;   /* free or in flight */
+} MmLoad;
+
+typedef struct MmWork {
+    MmFaultWork *fn;
+    void *opaque;
+    bool done;                  /* protected by work_lock */
+    QSIMPLEQ_ENTRY(MmWork) next;
+} MmWork;
+
+struct MmFault {
+    MmVM *vm;
+    GThread *thread;
+    int epoll_fd;
+    int wake_fd;                /* work, completed reads, waiters to retry */
+    MmTierQueue *queues[MM_MAX_TIERS];
+    uint8_t *arena;             /* buffers of the loads, locked */
+    uint8_t *zeroes;            /* MM_POPULATE_PAGES pages */
+    uint8_t *fill_page;
+    MmLoad loads[MM_NR_LOADS];
+    QLIST_HEAD(, MmLoad) free_loads;
+    QLIST_HEAD(, MmLoad) busy_loads;
+    MmWaiters waiters;          /* has its own lock */
+    MmWaiter again[MM_MAX_WAITERS]; /* copy of those to retry */
+    unsigned last_region;       /* of the last fault */
+    int node;                   /* of the thread whose fault is served */
+    uint64_t now_ns;            /* time of the current round */
+    uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
+    bool read_failing;
+
+    /* the rest of a first touch's window, filled while the guest goes on */
+    struct {
+        uint32_t region;        /* id */
+        unsigned stream;
+        uint64_t page;
+        unsigned nr;            /* 0: nothing to do */
+    } ahead;
+
+    /* discard in progress */
+    bool kicked;                /* something may be posted */
+    int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
+    MmRange discard;
+
+    /* background: attach scan, then swap-in */
+    uint32_t scan_region;
+    bool scanning;
+    uint32_t swap_in_region;
+    uint64_t swap_in_page;
+    bool swapping_in;           /* atomic: read by the control thread */
+    bool swap_in_failed;        /* a read that nobody waits for has failed */
+
+    GMutex work_lock;
+    GCond work_done;
+    QSIMPLEQ_HEAD(, MmWork) work;   /* protected by work_lock */
+
+    bool retry;                 /* atomic: set by any thread */
+    bool nobody_waits;          /* atomic: lets others skip the wake-up */
+};
+
+/**
+ * mm_serve_page: resolve a fault on one page
+ *
+ * @f: fault thread
+ * @region: reconciled around @page
+ * @page: index
+ *
+ * Returns MM_WAIT_NONE if it is served, else what it waits for.
+ */
+MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_lose_swapped: a SWAPPED page is given up. */
+void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_serve_ahead: one step of filling ahead; true if there is more. */
+bool mm_serve_ahead(MmFault *f);
+
+/** mm_fault_served: account for pages that are there now. */
+void mm_fault_served(MmFault *f, MmRegion *region, uint64_t page,
+                     uint64_t nr);
+
+/** mm_fault_latency: a fault read at @since_ns is resolved now. */
+void mm_fault_latency(void *fault, uint64_t since_ns);
+
+/** mm_fault_room: how many of @want pages the limit lets in now. */
+uint64_t mm_fault_room(MmFault *f, uint64_t want);
+
+/** mm_load_init: buffers and list of loads. */
+void mm_load_init(MmFault *f);
+
+/**
+ * mm_load_start: read up to @want swapped pages from @page on
+ *
+ * Goes on as far as the pages lie together.  Returns how many are being
+ * read, 0 if no load is free.
+ */
+unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
+                       unsigned want);
+
+/** mm_load_reap: place what has been read. */
+void mm_load_reap(MmFault *f);
+
+/** mm_load_look_for_hung: say so if a read takes too long. */
+void mm_load_look_for_hung(MmFault *f);
+
+/** mm_load_cancel: the pages being read in this range are discarded. */
+void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr);
+
+/**
+ * mm_place_pages: copy content into FILLING pages and make them RESIDENT
+ *
+ * @entries: the pages' FILLING entries
+ * @src: content
+ * @reason: out: why it stopped early
+ *
+ * Returns how many pages from the first on are RESIDENT; the others are left
+ * FILLING.
+ */
+unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
+                        const uint64_t *entries, const void *src,
+                        unsigned nr, MmWaitReason *reason);
+
+/** mm_unfill: a FILLING page goes back to where it came from. */
+void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry);
+
+/** mm_discard_poll: go on with the ring; true if there is more to do. */
+bool mm_discard_poll(MmFault *f);
+
+/** mm_discard_resume: execute what a former pager has left. */
+void mm_discard_resume(MmFault *f);
+
+#endif

@@ -1,0 +1,500 @@
+/*
+ * Managed memory pager: the fault thread
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * One round: wait for the userfaultfd, the discard kick or a wake-up; serve
+ * what has been faulted on; place what has been read; go on with discards;
+ * retry who waits; one step of filling ahead and of the attach scan; and, if
+ * no fault has come, one step of swap-in.  Nothing in a round waits for another
+ * thread or for a medium.
+ */
+#include "qemu/osdep.h"
+#include <linux/userfaultfd.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "../reclaim/reclaim.h"
+#include "../region.h"
+#include "../test-hooks.h"
+#include "../uffd.h"
+#include "fault-internal.h"
+
+/* Faults taken from the kernel at once. */
+#define BATCH 64
+/* Pages that one step of swap-in starts to read. */
+#define SWAP_IN_STEP 64
+
+static uint64_t clock_ns(void)
+{
+    return g_get_monotonic_time() * 1000;
+}
+
+/* Where an address lies; the table is small, and the last hit likely. */
+static MmRegion *find_region(MmFault *f, uint64_t addr, uint64_t *page)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        unsigned n = (f->last_region + i) % MM_MAX_REGIONS;
+        MmRegion *region = f->vm->regions[n];
+
+        if (region && addr - region->hva < region->size) {
+            f->last_region = n;
+            *page = (addr - region->hva) / MM_PAGE_SIZE;
+            return region;
+        }
+    }
+    return NULL;
+}
+
+static void serve_fault(MmFault *f, uint64_t addr, uint32_t tid)
+{
+    MmWaitReason reason;
+    MmRegion *region;
+    uint64_t page;
+
+    addr &= ~(uint64_t)(MM_PAGE_SIZE - 1);
+    region = find_region(f, addr, &page);
+    if (!region) {
+        return;     /* unmapped since, and whoever waited is gone */
+    }
+    mm_region_reconcile_chunk(f->vm, region, page / MM_CHUNK_PAGES);
+    f->node = mm_nodes_of_thread(f->vm->nodes, tid, f->now_ns);
+    reason = mm_serve_page(f, region, page);
+    if (reason == MM_WAIT_NONE) {
+        mm_fault_latency(f, f->now_ns);
+        return;
+    }
+    if (reason == MM_WAIT_LIMIT) {
+        MM_STAT_ADD(f->vm, fault_wait, 1);
+    }
+    mm_waiters_add(&f->waiters, addr, tid, f->now_ns, reason);
+    qatomic_set(&f->nobody_waits, false);
+}
+
+static bool serve_faults(MmFault *f)
+{
+    struct uffd_msg msgs[BATCH];
+    ssize_t len = TEMP_FAILURE_RETRY(read(f->vm->uffd, msgs, sizeof(msgs)));
+    int i;
+
+    if (len < (ssize_t)sizeof(msgs[0])) {
+        if (len < 0 && errno == EAGAIN) {
+            return true;    /* the fault has been woken by another's page */
+        }
+        return false;
+    }
+    mm_failpoint(MM_FP_FAULT_READ);
+    for (i = 0; i < len / sizeof(msgs[0]); i++) {
+        if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
+            serve_fault(f, msgs[i].arg.pagefault.address,
+                        msgs[i].arg.pagefault.feat.ptid);
+        } else if (msgs[i].event == UFFD_EVENT_FORK) {
+            /* never asked for; reading it has opened a descriptor */
+            close(msgs[i].arg.fork.ufd);
+        }
+    }
+    return true;
+}
+
+static void wake_all(MmVM *vm)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = vm->regions[i];
+
+        if (region) {
+            mm_uffd_wake(vm->uffd, region->hva, region->size);
+        }
+    }
+}
+
+static bool reason_may_be_gone(const MmFault *f, const MmWaiter *waiter)
+{
+    switch (waiter->reason) {
+    case MM_WAIT_LOAD:
+    case MM_WAIT_LOST:
+        return false;
+    case MM_WAIT_ERROR:
+        return f->now_ns >= f->retry_at_ns;
+    default:
+        return true;
+    }
+}
+
+/*
+ * Serve again whoever waits for something else than a read in flight.  The
+ * served ones leave the table under our hands, so go by a copy.
+ */
+static void retry_waiters(MmFault *f)
+{
+    MmWaiter *again = f->again;
+    unsigned i, nr = 0;
+
+    qatomic_set(&f->retry, false);
+    for (i = 0; i < f->waiters.nr; i++) {
+        if (reason_may_be_gone(f, &f->waiters.waiter[i])) {
+            again[nr++] = f->waiters.waiter[i];
+        }
+    }
+    for (i = 0; i < nr; i++) {
+        uint64_t page;
+        MmRegion *region = find_region(f, again[i].addr, &page);
+
+        if (!region) {
+            mm_waiters_remove(&f->waiters, again[i].addr, MM_PAGE_SIZE,
+                              mm_fault_latency, f);
+            continue;
+        }
+        f->node = mm_nodes_of_thread(f->vm->nodes, again[i].tid, f->now_ns);
+        mm_waiters_set_reason(&f->waiters, again[i].addr,
+                              mm_serve_page(f, region, page));
+    }
+    if (f->waiters.overflow && f->waiters.nr < MM_MAX_WAITERS / 2) {
+        f->waiters.overflow = false;
+        wake_all(f->vm);
+    }
+    if (f->retry_at_ns && f->now_ns >= f->retry_at_ns) {
+        f->retry_at_ns = 0;
+    }
+    qatomic_set(&f->nobody_waits, f->waiters.nr == 0);
+}
+
+static void run_work(MmFault *f)
+{
+    MmWork *work;
+
+    g_mutex_lock(&f->work_lock);
+    while ((work = QSIMPLEQ_FIRST(&f->work))) {
+        QSIMPLEQ_REMOVE_HEAD(&f->work, next);
+        g_mutex_unlock(&f->work_lock);
+        work->fn(f->vm, work->opaque);
+        g_mutex_lock(&f->work_lock);
+        work->done = true;
+        g_cond_broadcast(&f->work_done);
+    }
+    g_mutex_unlock(&f->work_lock);
+}
+
+static bool scan_step(MmFault *f)
+{
+    for (; f->scan_region < MM_MAX_REGIONS; f->scan_region++) {
+        MmRegion *region = f->vm->regions[f->scan_region];
+
+        if (region &&
+            region->scan_next * MM_CHUNK_PAGES < region->nr_pages) {
+            mm_region_reconcile_chunk(f->vm, region, region->scan_next++);
+            return true;
+        }
+    }
+    /* from here on places may be allocated: reclaim can start */
+    qatomic_store_release(&f->vm->scan_done, true);
+    mm_reclaim_wake(f->vm);
+    f->scanning = false;
+    return false;
+}
+
+static bool swap_in_step(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < SWAP_IN_STEP; i++) {
+        MmRegion *region = f->vm->regions[f->swap_in_region];
+        MmPageState state;
+
+        if (!region || f->swap_in_page >= region->nr_pages) {
+            f->swap_in_page = 0;
+            if (++f->swap_in_region == MM_MAX_REGIONS) {
+                qatomic_store_release(&f->swapping_in,
+                                      !QLIST_EMPTY(&f->busy_loads));
+                f->swap_in_region = 0;
+                mm_wake(f->vm->control_wake_fd);
+                return false;
+            }
+            continue;
+        }
+        state = mm_entry_state(mm_map_get(&region->map, f->swap_in_page));
+        if (state == MM_PAGE_SWAPPED) {
+            MmWaitReason reason;
+
+            f->node = MM_NODE_ANY;
+            reason = mm_serve_page(f, region, f->swap_in_page);
+            if (reason != MM_WAIT_NONE && reason != MM_WAIT_LOAD) {
+                return false;
+            }
+        }
+        f->swap_in_page++;
+    }
+    return true;
+}
+
+/* Returns whether there is more to do at once. */
+static bool background_step(MmFault *f)
+{
+    if (f->scanning) {
+        return scan_step(f);
+    }
+    if (qatomic_read(&f->swapping_in)) {
+        return swap_in_step(f);
+    }
+    return false;
+}
+
+static int next_timeout_ms(MmFault *f, bool busy)
+{
+    /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
+    smp_mb();
+    if (busy || f->scanning || qatomic_read(&f->retry)) {
+        return 0;
+    }
+    if (f->retry_at_ns) {
+        return f->retry_at_ns > f->now_ns
+               ? (f->retry_at_ns - f->now_ns) / 1000000 + 1 : 0;
+    }
+    /* waiters without a timer are woken; look again all the same */
+    return f->waiters.nr || f->waiters.overflow ||
+           qatomic_read(&f->swapping_in) ? 100 : -1;
+}
+
+static void unwatch(MmFault *f, int fd)
+{
+    epoll_ctl(f->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static void *fault_thread(void *opaque)
+{
+    MmFault *f = opaque;
+    MmVM *vm = f->vm;
+    bool busy = false;
+
+    f->now_ns = clock_ns();
+    if (!mm_mutated(MM_MUT_NO_WAKE)) {
+        /* a fault that a dead pager has read is told again after this */
+        wake_all(vm);
+    }
+    mm_discard_resume(f);
+    for (;;) {
+        struct epoll_event ev[4];
+        bool faults = false, timed_out;
+        int i, nr;
+
+        nr = TEMP_FAILURE_RETRY(epoll_wait(f->epoll_fd, ev, ARRAY_SIZE(ev),
+                                           next_timeout_ms(f, busy)));
+        timed_out = nr == 0;
+        f->now_ns = clock_ns();
+        for (i = 0; i < nr; i++) {
+            int fd = ev[i].data.fd;
+
+            if (fd == vm->uffd) {
+                faults = true;
+                if ((ev[i].events & ~EPOLLIN) || !serve_faults(f)) {
+                    unwatch(f, fd);
+                }
+            } else {
+                f->kicked |= fd == vm->kick_fd;
+                mm_unwake(fd);
+            }
+        }
+        mm_load_reap(f);
+        run_work(f);
+        busy = mm_discard_poll(f);
+        if (timed_out) {
+            mm_load_look_for_hung(f);
+        }
+        if (qatomic_read(&f->retry) || timed_out) {
+            retry_waiters(f);
+        }
+        busy |= mm_serve_ahead(f);
+        /* the scan holds up reclaim, and with it the limit: it comes first */
+        if (!faults || f->scanning) {
+            busy |= background_step(f);
+        }
+    }
+    return NULL;
+}
+
+static bool watch(MmFault *f, int fd, Error **errp)
+{
+    struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
+
+    if (epoll_ctl(f->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+        error_setg_errno(errp, errno, "cannot watch a descriptor");
+        return false;
+    }
+    return true;
+}
+
+static void *locked_buffer(size_t size, Error **errp)
+{
+    void *buf = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    if (buf == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot allocate %zu bytes", size);
+        return NULL;
+    }
+    /* best effort: without the right to lock, pressure may slow us down */
+    mlock(buf, size);
+    return buf;
+}
+
+MmFault *mm_fault_new(MmVM *vm, Error **errp)
+{
+    size_t arena_size = MM_NR_LOADS * MM_LOAD_PAGES * MM_PAGE_SIZE;
+    MmFault *f = g_new0(MmFault, 1);
+    unsigned i;
+
+    f->vm = vm;
+    f->ring_slot = -1;
+    f->scanning = true;
+    f->nobody_waits = true;
+    QSIMPLEQ_INIT(&f->work);
+    g_mutex_init(&f->work_lock);
+    g_cond_init(&f->work_done);
+    mm_waiters_init(&f->waiters);
+    f->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    f->arena = locked_buffer(arena_size, errp);
+    f->zeroes = locked_buffer(MM_POPULATE_PAGES * MM_PAGE_SIZE, errp);
+    f->fill_page = locked_buffer(MM_PAGE_SIZE, errp);
+    if (!f->arena || !f->zeroes || !f->fill_page || f->epoll_fd < 0 ||
+        f->wake_fd < 0 || !watch(f, f->wake_fd, errp)) {
+        return NULL;
+    }
+    mm_load_init(f);
+    for (i = 0; i < vm->nr_tiers; i++) {
+        f->queues[i] = vm->tiers[i]->ops->queue_new(vm->tiers[i], f->arena,
+                                                    arena_size, MM_NR_LOADS,
+                                                    f->wake_fd, errp);
+        if (!f->queues[i]) {
+            return NULL;
+        }
+    }
+    return f;
+}
+
+void mm_fault_watch_uffd(MmVM *vm)
+{
+    watch(vm->fault, vm->uffd, &error_abort);
+}
+
+void mm_fault_start(MmVM *vm)
+{
+    if (vm->uffd >= 0) {
+        mm_fault_watch_uffd(vm);
+    }
+    watch(vm->fault, vm->kick_fd, &error_abort);
+    vm->fault->thread = g_thread_new("fault", fault_thread, vm->fault);
+}
+
+void mm_fault_call(MmVM *vm, MmFaultWork *fn, void *opaque)
+{
+    MmWork work = { .fn = fn, .opaque = opaque };
+    MmFault *f = vm->fault;
+
+    g_mutex_lock(&f->work_lock);
+    QSIMPLEQ_INSERT_TAIL(&f->work, &work, next);
+    mm_wake(f->wake_fd);
+    while (!work.done) {
+        g_cond_wait(&f->work_done, &f->work_lock);
+    }
+    g_mutex_unlock(&f->work_lock);
+}
+
+void mm_fault_retry(MmVM *vm)
+{
+    qatomic_set(&vm->fault->retry, true);
+    /* pairs with next_timeout_ms() */
+    smp_mb();
+    if (!qatomic_read(&vm->fault->nobody_waits) ||
+        qatomic_read(&vm->fault->ring_slot) >= 0) {
+        mm_wake(vm->fault->wake_fd);
+    }
+}
+
+void mm_fault_add_region(MmVM *vm, void *opaque)
+{
+    MmRegion *region = opaque;
+
+    mm_vm_publish_region(vm, region->id, region);
+    vm->fault->scan_region = 0;
+    vm->fault->scanning = true;
+}
+
+void mm_fault_remove_region(MmVM *vm, void *opaque)
+{
+    MmRegion *region = opaque;
+
+    mm_vm_publish_region(vm, region->id, NULL);
+    mm_load_cancel(vm->fault, region, 0, region->nr_pages);
+    mm_waiters_remove(&vm->fault->waiters, region->hva, region->size,
+                      mm_fault_latency, vm->fault);
+}
+
+void mm_fault_swap_in(MmVM *vm, void *unused)
+{
+    vm->fault->swap_in_region = 0;
+    vm->fault->swap_in_page = 0;
+    vm->fault->swap_in_failed = false;
+    qatomic_set(&vm->fault->swapping_in, true);
+}
+
+void mm_fault_count_absent(MmVM *vm, void *opaque)
+{
+    MmFaultAbsent *absent = opaque;
+    MmLoad *load;
+    int i;
+
+    memset(absent, 0, sizeof(*absent));
+    absent->failed = vm->fault->swap_in_failed;
+    QLIST_FOREACH(load, &vm->fault->busy_loads, next) {
+        absent->elsewhere += load->io.nr_pages;
+    }
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (vm->regions[i]) {
+            const uint64_t *count = vm->regions[i]->map.count;
+
+            absent->elsewhere += qatomic_read(&count[MM_CLASS_SWAPPED]) +
+                                 qatomic_read(&count[MM_CLASS_ZERO]);
+            absent->lost += qatomic_read(&count[MM_CLASS_LOST]);
+        }
+    }
+}
+
+bool mm_fault_swapped_in(MmVM *vm)
+{
+    return !qatomic_load_acquire(&vm->fault->swapping_in);
+}
+
+void mm_fault_give_up(MmVM *vm, void *opaque)
+{
+    MmFault *f = vm->fault;
+    uint64_t *count = opaque;
+    unsigned i, nr = f->waiters.nr;
+
+    *count = 0;
+    memcpy(f->again, f->waiters.waiter, nr * sizeof(f->again[0]));
+    for (i = 0; i < nr; i++) {
+        uint64_t page;
+        MmRegion *region = find_region(f, f->again[i].addr, &page);
+
+        if (region && (f->again[i].reason == MM_WAIT_ERROR ||
+                       f->again[i].reason == MM_WAIT_LOST) &&
+            mm_uffd_poison(vm->uffd, f->again[i].addr) == 0) {
+            mm_lose_swapped(f, region, page);
+            mm_fault_served(f, region, page, 1);
+            (*count)++;
+        }
+    }
+}
+
+void mm_fault_waiting(MmVM *vm, uint32_t *threads, uint64_t *oldest_ns)
+{
+    mm_waiters_count(&vm->fault->waiters, threads, oldest_ns);
+    if (*oldest_ns) {
+        *oldest_ns = clock_ns() - *oldest_ns;
+    }
+}

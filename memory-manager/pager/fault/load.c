@@ -1,0 +1,251 @@
+/*
+ * Managed memory pager: reading swapped pages back
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A load reads pages that follow each other both in the region and in the
+ * tier; its pages are FILLING meanwhile, so that nobody else touches them.
+ * What comes back is placed only if its checksum is right.  A page that cannot
+ * be read is never filled with anything else: it becomes SWAPPED again, its
+ * waiters wait, an event says so, and the read is tried again until the device
+ * is back or the page is given up.
+ */
+#include "qemu/osdep.h"
+#include "../region.h"
+#include "../test-hooks.h"
+#include "../uffd.h"
+#include "fault-internal.h"
+
+/* How long to wait before a page that could not be read is tried again. */
+#define RETRY_NS 100000000ULL
+/* A read that takes longer is taken for a tier that hangs. */
+#define HANGS_NS 1000000000ULL
+
+void mm_load_init(MmFault *f)
+{
+    int i;
+
+    QLIST_INIT(&f->free_loads);
+    QLIST_INIT(&f->busy_loads);
+    for (i = 0; i < MM_NR_LOADS; i++) {
+        f->loads[i].io.buf = f->arena + i * MM_LOAD_PAGES * MM_PAGE_SIZE;
+        QLIST_INSERT_HEAD(&f->free_loads, &f->loads[i], next);
+    }
+}
+
+/* Does the page go on where the load's last one ends? */
+static bool adjoins(const MmRegion *region, uint64_t page, uint64_t first,
+                    unsigned nr)
+{
+    uint64_t entry;
+
+    if (page >= region->nr_pages || !mm_region_reconciled(region, page)) {
+        return false;
+    }
+    entry = mm_map_get(&region->map, page);
+    return mm_entry_state(entry) == MM_PAGE_SWAPPED &&
+           mm_entry_tier(entry) == mm_entry_tier(first) &&
+           mm_entry_place(entry) == mm_entry_place(first) + nr;
+}
+
+unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
+                       unsigned want)
+{
+    MmLoad *load = QLIST_FIRST(&f->free_loads);
+    uint64_t first = page < region->nr_pages
+                     ? mm_map_get(&region->map, page) : 0;
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(first));
+    unsigned nr;
+
+    if (!load || !tier) {
+        return 0;
+    }
+    want = MIN(want, MM_LOAD_PAGES);
+    for (nr = 0; nr < want && adjoins(region, page + nr, first, nr); nr++) {
+        uint64_t entry = mm_map_get(&region->map, page + nr);
+
+        load->entries[nr] = mm_entry_with_state(entry, MM_PAGE_FILLING);
+        mm_map_move(&region->map, page + nr, entry, load->entries[nr]);
+    }
+    if (!nr) {
+        return 0;
+    }
+    mm_failpoint(MM_FP_FILLING);
+    QLIST_REMOVE(load, next);
+    QLIST_INSERT_HEAD(&f->busy_loads, load, next);
+    qatomic_inc(&region->refs);
+    load->region = region;
+    load->page = page;
+    load->cancelled = 0;
+    load->node = f->node;
+    load->since_ns = f->now_ns;
+    load->io.store = false;
+    load->io.nr_pages = nr;
+    load->io.place = mm_entry_place(first);
+    load->io.opaque = f;
+    if (mm_mutated(MM_MUT_FREE_EARLY)) {
+        tier->ops->free(tier, load->io.place, nr);
+    }
+    f->queues[tier->number]->ops->submit(f->queues[tier->number], &load->io);
+    return nr;
+}
+
+void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr)
+{
+    MmLoad *load;
+    unsigned i;
+
+    QLIST_FOREACH(load, &f->busy_loads, next) {
+        for (i = 0; load->region == region && i < load->io.nr_pages; i++) {
+            if (load->page + i - page < nr && !(load->cancelled & (1u << i))) {
+                load->cancelled |= 1u << i;
+                mm_map_move(&region->map, load->page + i, load->entries[i],
+                            mm_entry_at(mm_entry_with_state(load->entries[i],
+                                                            MM_PAGE_NEVER),
+                                        MM_TIER_NONE, 0));
+            }
+        }
+    }
+}
+
+static bool content_right(MmFault *f, MmLoad *load, unsigned i)
+{
+    MmPageMap *map = &load->region->map;
+    uint32_t sum;
+
+    if (mm_mutated(MM_MUT_NO_CHECKSUM)) {
+        return true;
+    }
+    sum = mm_page_checksum(map, load->page + i, load->entries[i],
+                           load->io.buf + i * MM_PAGE_SIZE);
+    if (sum == map->checksums[load->page + i]) {
+        return true;
+    }
+    MM_STAT_ADD(f->vm, checksum_errors, 1);
+    return false;
+}
+
+static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
+{
+    MmRegion *region = load->region;
+    uint64_t page = load->page + i;
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[i]));
+
+    mm_unfill(region, page, load->entries[i]);
+    if (!mm_waiters_set_reason(&f->waiters, region->hva + page * MM_PAGE_SIZE,
+                               MM_WAIT_ERROR)) {
+        f->swap_in_failed = true;
+        return;     /* read ahead: nobody has asked for it */
+    }
+    f->retry_at_ns = f->now_ns + RETRY_NS;
+    if (!f->read_failing) {
+        f->read_failing = true;
+        mm_vm_event(f->vm, MM_EVENT_IO_ERROR, region->id, err,
+                    "tier '%s' cannot read: %s; a vCPU waits for the page at "
+                    "offset 0x%" PRIx64 " of %s", tier->name,
+                    err == EBADMSG ? "wrong checksum" : strerror(err),
+                    page * MM_PAGE_SIZE, region->idstr);
+    }
+}
+
+static void read_works(MmFault *f, const MmLoad *load)
+{
+    MmTier *tier = load->io.queue->tier;
+
+    if (f->read_failing) {
+        f->read_failing = false;
+        mm_vm_event(f->vm, MM_EVENT_IO_RECOVERED, load->region->id, 0,
+                    "tier '%s' can be read again", tier->name);
+    }
+}
+
+/* Place pages [i, i + nr) of a load; what is not placed becomes SWAPPED. */
+static void place_run(MmFault *f, MmLoad *load, unsigned i, unsigned nr)
+{
+    MmWaitReason reason;
+    unsigned placed;
+
+    placed = mm_place_pages(f, load->region, load->page + i,
+                            &load->entries[i],
+                            load->io.buf + i * MM_PAGE_SIZE, nr, &reason);
+    MM_STAT_ADD(f->vm, pages_read, placed);
+    for (; placed < nr; placed++) {
+        uint64_t page = load->page + i + placed;
+
+        mm_unfill(load->region, page, load->entries[i + placed]);
+        mm_waiters_set_reason(&f->waiters,
+                              load->region->hva + page * MM_PAGE_SIZE, reason);
+    }
+}
+
+static void drop_cancelled(MmFault *f, MmLoad *load, unsigned i)
+{
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[i]));
+
+    /* NEVER since the discard: whoever waited has been woken by it */
+    if (!mm_mutated(MM_MUT_FREE_EARLY)) {
+        tier->ops->free(tier, mm_entry_place(load->entries[i]), 1);
+    }
+}
+
+static void load_done(MmTierIO *io)
+{
+    MmLoad *load = container_of(io, MmLoad, io);
+    MmFault *f = io->opaque;
+    unsigned i, run = 0;
+
+    mm_nodes_prefer(f->vm->nodes, load->node);
+    if (io->ret < 0) {
+        MM_STAT_ADD(f->vm, read_errors, 1);
+    } else {
+        read_works(f, load);
+    }
+    for (i = 0; i < io->nr_pages; i++) {
+        bool cancelled = load->cancelled & (1u << i);
+        int err = cancelled ? 0 : io->ret < 0 ? -io->ret
+                  : content_right(f, load, i) ? 0 : EBADMSG;
+
+        if (!cancelled && !err) {
+            run++;
+            continue;
+        }
+        place_run(f, load, i - run, run);
+        run = 0;
+        if (cancelled) {
+            drop_cancelled(f, load, i);
+        } else {
+            read_failed(f, load, i, err);
+        }
+    }
+    place_run(f, load, io->nr_pages - run, run);
+    mm_region_put(f->vm, load->region);
+    QLIST_REMOVE(load, next);
+    QLIST_INSERT_HEAD(&f->free_loads, load, next);
+    /* somebody may wait for a free load */
+    qatomic_set(&f->retry, true);
+}
+
+void mm_load_look_for_hung(MmFault *f)
+{
+    MmLoad *load;
+
+    QLIST_FOREACH(load, &f->busy_loads, next) {
+        if (!f->read_failing && f->now_ns - load->since_ns > HANGS_NS) {
+            f->read_failing = true;
+            mm_vm_event(f->vm, MM_EVENT_IO_ERROR, load->region->id, ETIMEDOUT,
+                        "tier '%s' does not answer a read; a vCPU waits for "
+                        "the page at offset 0x%" PRIx64 " of %s",
+                        load->io.queue->tier->name,
+                        load->page * MM_PAGE_SIZE, load->region->idstr);
+        }
+    }
+}
+
+void mm_load_reap(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        f->queues[i]->ops->reap(f->queues[i], load_done);
+    }
+}

@@ -1,0 +1,385 @@
+/*
+ * Managed memory pager: resolving a fault on one page
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the page map says decides, not the fault's MINOR flag: the fault may be
+ * older than the state.  A page is mapped only while this thread owns it
+ * (FILLING, MAPPING): the reclaim thread would otherwise punch a page that has
+ * just been mapped, and with it the guest's next write.
+ *
+ * Nothing here waits.  What cannot be done now names a reason and is tried
+ * again when that reason may have gone.
+ */
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/host-utils.h"
+#include "../reclaim/reclaim.h"
+#include "../region.h"
+#include "../test-hooks.h"
+#include "../uffd.h"
+#include "fault-internal.h"
+
+/* Pages of a first touch that the guest waits for, while there are plenty. */
+#define FIRST_TOUCH_PAGES 8
+/* Clock passes that a page survives which came back after being zapped. */
+#define REFAULT_AGE 2
+/* ... which came in from a tier. */
+#define SWAPIN_AGE 1
+
+static uint64_t page_addr(const MmRegion *region, uint64_t page)
+{
+    return region->hva + page * MM_PAGE_SIZE;
+}
+
+uint64_t mm_fault_room(MmFault *f, uint64_t want)
+{
+    MmVM *vm = f->vm;
+    uint64_t room = mm_limit_room(&vm->limit,
+                                  qatomic_read(&vm->total_resident), want);
+
+    if (room < want) {
+        mm_reclaim_wake(vm);
+    }
+    return room;
+}
+
+void mm_fault_latency(void *fault, uint64_t since_ns)
+{
+    MmFault *f = fault;
+    uint64_t ns = g_get_monotonic_time() * 1000 - since_ns;
+    unsigned bucket = MIN(63 - clz64(ns | 1), MM_LATENCY_BUCKETS - 1);
+
+    MM_STAT_ADD(f->vm, latency[bucket], 1);
+}
+
+void mm_fault_served(MmFault *f, MmRegion *region, uint64_t page,
+                     uint64_t nr)
+{
+    MmVM *vm = f->vm;
+
+    mm_waiters_remove(&f->waiters, page_addr(region, page),
+                      nr * MM_PAGE_SIZE, mm_fault_latency, f);
+    if (mm_limit_above_high(&vm->limit, qatomic_read(&vm->total_resident))) {
+        mm_reclaim_wake(vm);
+    }
+}
+
+void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry)
+{
+    MmPageState state = mm_entry_tier(entry) == MM_TIER_NONE
+                        ? MM_PAGE_NEVER : MM_PAGE_SWAPPED;
+
+    mm_map_move(&region->map, page, entry, mm_entry_with_state(entry, state));
+}
+
+static void filled(MmFault *f, MmRegion *region, uint64_t page,
+                   uint64_t entry)
+{
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+    uint64_t resident;
+
+    mm_failpoint(MM_FP_PLACED);
+    resident = mm_entry_with_state(entry, MM_PAGE_RESIDENT);
+    resident = mm_entry_at(resident, MM_TIER_NONE, 0);
+    resident = mm_entry_with_age(resident, tier ? SWAPIN_AGE : 0);
+    mm_map_move(&region->map, page, entry, resident);
+    if (tier && !mm_mutated(MM_MUT_FREE_EARLY)) {
+        tier->ops->free(tier, mm_entry_place(entry), 1);
+    }
+}
+
+unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
+                        const uint64_t *entries, const void *src,
+                        unsigned nr, MmWaitReason *reason)
+{
+    unsigned placed = 0;
+
+    *reason = MM_WAIT_NONE;
+    while (placed < nr) {
+        uint64_t addr = page_addr(region, page + placed);
+        uint64_t done;
+        MmUffdResult res;
+
+        res = mm_uffd_copy(f->vm->uffd, addr, src + placed * MM_PAGE_SIZE,
+                           (nr - placed) * MM_PAGE_SIZE, &done);
+        if (res == MM_UFFD_EXISTS) {
+            /* a present page wins: somebody holds newer content than ours */
+            addr += done;
+            mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
+            done += MM_PAGE_SIZE;
+        }
+        for (; done; done -= MM_PAGE_SIZE, placed++) {
+            filled(f, region, page + placed, entries[placed]);
+        }
+        if (res == MM_UFFD_NO_MEMORY) {
+            *reason = MM_WAIT_LIMIT;
+            mm_reclaim_urge(f->vm);
+            break;
+        }
+        if (res == MM_UFFD_BUSY) {
+            *reason = MM_WAIT_BUSY;
+            break;
+        }
+        if (res == MM_UFFD_GONE && nr - placed > 1) {
+            /* the mapping may end somewhere in the range: try one page */
+            nr = placed + 1;
+            continue;
+        }
+        if (res == MM_UFFD_GONE || res == MM_UFFD_HOLE || res == MM_UFFD_BAD) {
+            /* unmapped under us: whoever waited is gone as well */
+            *reason = MM_WAIT_LOST;
+            break;
+        }
+    }
+    mm_fault_served(f, region, page, placed);
+    return placed;
+}
+
+static bool same_kind(const MmRegion *region, uint64_t page, uint64_t first)
+{
+    uint64_t entry;
+
+    if (page >= region->nr_pages || !mm_region_reconciled(region, page)) {
+        return false;
+    }
+    entry = mm_map_get(&region->map, page);
+    return mm_entry_state(entry) == mm_entry_state(first) &&
+           mm_entry_tier(entry) == mm_entry_tier(first) &&
+           mm_entry_place(entry) == mm_entry_place(first);
+}
+
+/* Fill up to @want never populated pages from @page on; returns how many. */
+static unsigned populate(MmFault *f, MmRegion *region, uint64_t page,
+                         unsigned want, MmWaitReason *reason)
+{
+    uint64_t entries[MM_POPULATE_PAGES] = {};
+    uint64_t first = mm_map_get(&region->map, page);
+    unsigned nr, placed, i;
+
+    assert(want <= MM_POPULATE_PAGES);
+    for (nr = 0; nr < want && same_kind(region, page + nr, first); nr++) {
+        uint64_t entry = mm_map_get(&region->map, page + nr);
+
+        entries[nr] = mm_entry_with_state(entry, MM_PAGE_FILLING);
+        mm_map_move(&region->map, page + nr, entry, entries[nr]);
+    }
+    mm_failpoint(MM_FP_FILLING);
+    mm_nodes_prefer(f->vm->nodes, f->node);
+    placed = mm_place_pages(f, region, page, entries, f->zeroes, nr, reason);
+    for (i = placed; i < nr; i++) {
+        mm_unfill(region, page + i, entries[i]);
+    }
+    MM_STAT_ADD(f->vm, pages_populated, placed);
+    return placed;
+}
+
+/* Is there room for @nr pages without making reclaim start? */
+static bool plentiful(const MmVM *vm, unsigned nr)
+{
+    return !mm_limit_above_low(&vm->limit,
+                               qatomic_read(&vm->total_resident) + nr);
+}
+
+/*
+ * A first touch.  The guest gets a few pages at once, so that it can go on;
+ * the rest of the stream's window is filled while it does.
+ */
+static MmWaitReason serve_never(MmFault *f, MmRegion *region, uint64_t page)
+{
+    bool plenty = plentiful(f->vm, MM_WINDOW_MAX);
+    unsigned window = mm_stream_window(&region->streams, page,
+                                       plenty ? FIRST_TOUCH_PAGES : 1);
+    unsigned now = MIN(window, plenty ? FIRST_TOUCH_PAGES
+                                      : MM_POPULATE_PAGES);
+    MmWaitReason reason;
+    unsigned placed;
+
+    now = mm_fault_room(f, now);
+    if (!now) {
+        return MM_WAIT_LIMIT;
+    }
+    placed = populate(f, region, page, now, &reason);
+    mm_stream_filled(&region->streams, page + placed);
+    MM_STAT_ADD(f->vm, fault_missing, placed != 0);
+    if (plenty && placed == now && window > now) {
+        f->ahead.region = region->id;
+        f->ahead.stream = region->streams.current;
+        f->ahead.page = page + placed;
+        f->ahead.nr = window - now;
+    }
+    return placed ? MM_WAIT_NONE : reason;
+}
+
+bool mm_serve_ahead(MmFault *f)
+{
+    MmRegion *region = f->vm->regions[f->ahead.region];
+    unsigned want = MIN(f->ahead.nr, MM_POPULATE_PAGES);
+    unsigned left = f->ahead.nr - want;
+    uint64_t page = f->ahead.page;
+    MmWaitReason reason;
+    unsigned placed;
+
+    f->ahead.nr = 0;
+    if (!want || !region || page >= region->nr_pages ||
+        !plentiful(f->vm, want) || !mm_region_reconciled(region, page) ||
+        mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_NEVER) {
+        return false;
+    }
+    placed = populate(f, region, page, want, &reason);
+    mm_stream_extend(&region->streams, f->ahead.stream, page, page + placed);
+    if (placed == want) {
+        f->ahead.page = page + placed;
+        f->ahead.nr = left;
+    }
+    return f->ahead.nr != 0;
+}
+
+/* A page that is one value throughout, kept in place and checksum. */
+static MmWaitReason serve_fill(MmFault *f, MmRegion *region, uint64_t page,
+                               uint64_t entry)
+{
+    uint64_t value = (uint64_t)region->map.checksums[page] << 32 |
+                     (uint32_t)mm_entry_place(entry);
+    uint64_t *word = (uint64_t *)f->fill_page;
+    uint64_t filling = mm_entry_with_state(entry, MM_PAGE_FILLING);
+    MmWaitReason reason;
+    unsigned i;
+
+    if (!mm_fault_room(f, 1)) {
+        return MM_WAIT_LIMIT;
+    }
+    for (i = 0; i < MM_PAGE_SIZE / sizeof(value); i++) {
+        word[i] = value;
+    }
+    mm_map_move(&region->map, page, entry, filling);
+    mm_failpoint(MM_FP_FILLING);
+    mm_nodes_prefer(f->vm->nodes, f->node);
+    if (!mm_place_pages(f, region, page, &filling, f->fill_page, 1,
+                        &reason)) {
+        mm_unfill(region, page, filling);
+        return reason;
+    }
+    MM_STAT_ADD(f->vm, fault_zero, 1);
+    return MM_WAIT_NONE;
+}
+
+static MmWaitReason serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
+{
+    unsigned want = mm_stream_window(&region->streams, page, 1);
+    unsigned done = 0, nr;
+
+    want = mm_fault_room(f, want);
+    if (!want) {
+        return MM_WAIT_LIMIT;
+    }
+    do {
+        nr = mm_load_start(f, region, page + done, want - done);
+        done += nr;
+    } while (nr && done < want);
+    if (!done) {
+        return MM_WAIT_BUSY;
+    }
+    mm_stream_filled(&region->streams, page + done);
+    MM_STAT_ADD(f->vm, fault_swapin, 1);
+    return MM_WAIT_LOAD;
+}
+
+static void lose_page(MmFault *f, MmRegion *region, uint64_t page,
+                      uint64_t entry)
+{
+    uint64_t lost = mm_entry_with_state(entry, MM_PAGE_LOST);
+
+    mm_map_move(&region->map, page, entry,
+                mm_entry_at(lost, MM_TIER_NONE, 0));
+    mm_vm_page_lost(f->vm, region, page);
+}
+
+void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page)
+{
+    uint64_t entry = mm_map_get(&region->map, page);
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+
+    if (mm_entry_state(entry) == MM_PAGE_SWAPPED) {
+        lose_page(f, region, page, entry);
+        if (tier) {
+            tier->ops->free(tier, mm_entry_place(entry), 1);
+        }
+    }
+}
+
+/* A present page: map it, and note that the guest wants it. */
+static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
+                                  uint64_t entry)
+{
+    MmPageState state = mm_entry_state(entry);
+    uint64_t mapping = mm_entry_with_state(entry, MM_PAGE_MAPPING);
+    unsigned age = mm_entry_age(entry);
+    uint64_t addr = page_addr(region, page);
+    MmUffdResult res;
+
+    if (!mm_mutated(MM_MUT_NO_MAP_OWNER) &&
+        !mm_map_cas(&region->map, page, entry, mapping)) {
+        /* the reclaim thread has moved on: look again */
+        return mm_serve_page(f, region, page);
+    }
+    mm_failpoint(MM_FP_MAPPING);
+    res = mm_uffd_continue(f->vm->uffd, addr);
+    if (mm_mutated(MM_MUT_NO_MAP_OWNER)) {
+        return MM_WAIT_NONE;
+    }
+    mm_failpoint(MM_FP_MAPPED);
+    if (res == MM_UFFD_BAD || res == MM_UFFD_HOLE) {
+        lose_page(f, region, page, mapping);
+        return MM_WAIT_LOST;
+    }
+    if (state != MM_PAGE_RESIDENT) {
+        age = MIN(age + REFAULT_AGE, MM_AGE_MAX);
+        MM_STAT_ADD(f->vm, refault, 1);
+    }
+    mm_map_move(&region->map, page, mapping,
+                mm_entry_with_age(
+                    mm_entry_with_state(mapping, MM_PAGE_RESIDENT), age));
+    if (res == MM_UFFD_NO_MEMORY) {
+        mm_reclaim_urge(f->vm);
+        return MM_WAIT_LIMIT;
+    }
+    if (res == MM_UFFD_BUSY) {
+        return MM_WAIT_BUSY;
+    }
+    if (res == MM_UFFD_EXISTS) {
+        mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
+    }
+    MM_STAT_ADD(f->vm, fault_minor, 1);
+    mm_fault_served(f, region, page, 1);
+    return MM_WAIT_NONE;
+}
+
+MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page)
+{
+    uint64_t entry = mm_map_get(&region->map, page);
+
+    switch (mm_entry_state(entry)) {
+    case MM_PAGE_NEVER:
+        return serve_never(f, region, page);
+    case MM_PAGE_SWAPPED:
+        if (mm_entry_tier(entry) <= MM_TIER_FILL) {
+            return serve_fill(f, region, page, entry);
+        }
+        return serve_swapped(f, region, page);
+    case MM_PAGE_FILLING:
+        return MM_WAIT_LOAD;
+    case MM_PAGE_RESIDENT:
+    case MM_PAGE_CANDIDATE:
+    case MM_PAGE_WRITEBACK:
+        return serve_present(f, region, page, entry);
+    case MM_PAGE_DROPPING:
+        /* the reclaim thread wakes the page when it is punched */
+        return MM_WAIT_DROP;
+    case MM_PAGE_LOST:
+        return MM_WAIT_LOST;
+    default:
+        /* MAPPING and DISCARDING do not outlast one call in this thread */
+        g_assert_not_reached();
+    }
+}

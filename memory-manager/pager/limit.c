@@ -1,0 +1,55 @@
+/*
+ * Managed memory pager: the resident limit and its watermarks
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "limit.h"
+
+/* 1/64 of the limit, but 1 MiB to 64 MiB, and never most of it */
+#define SLACK_DIVISOR 64
+#define SLACK_MIN_PAGES 256
+#define SLACK_MAX_PAGES 16384
+
+void mm_limit_set(MmLimit *l, uint64_t pages)
+{
+    uint64_t slack = MIN(MAX(pages / SLACK_DIVISOR, SLACK_MIN_PAGES),
+                         SLACK_MAX_PAGES);
+
+    if (pages == UINT64_MAX) {
+        qatomic_set(&l->high, UINT64_MAX);
+        qatomic_set(&l->low, UINT64_MAX);
+        qatomic_set(&l->reserve, 0);
+    } else {
+        slack = MIN(slack, pages / 4);
+        qatomic_set(&l->high, pages - slack);
+        qatomic_set(&l->low, pages - 2 * slack);
+        qatomic_set(&l->reserve, slack);
+    }
+    qatomic_set(&l->limit, pages);
+}
+
+uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want)
+{
+    uint64_t limit = qatomic_read(&l->limit);
+
+    if (resident < limit) {
+        return MIN(want, limit - resident);
+    }
+    if (qatomic_read(&l->stuck) &&
+        resident - limit < qatomic_read(&l->reserve)) {
+        return 1;
+    }
+    return 0;
+}
+
+bool mm_limit_above_high(const MmLimit *l, uint64_t resident)
+{
+    return resident > qatomic_read(&l->high);
+}
+
+bool mm_limit_above_low(const MmLimit *l, uint64_t resident)
+{
+    return resident > qatomic_read(&l->low);
+}

@@ -1,0 +1,56 @@
+/*
+ * Managed memory pager: the resident limit and its watermarks
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Reclaim works ahead of need, as kswapd does, so that faults seldom wait:
+ *
+ *   limit + reserve   nothing is filled above it
+ *   limit             fills wait while there is something to evict
+ *   limit - slack     "high": reclaim starts
+ *   limit - 2 slack   "low": reclaim stops
+ *
+ * The reserve is drawn on only while there is nothing to evict (all is mapped
+ * for DMA, or the tiers are full): a guest that would stand still for ever is
+ * worth a pressure event and a little memory.
+ */
+#ifndef MANAGED_MEMORY_LIMIT_H
+#define MANAGED_MEMORY_LIMIT_H
+
+/* Below it a guest could not even keep the pages of one instruction. */
+#define MM_LIMIT_MIN_PAGES 64
+
+/*
+ * All in pages; UINT64_MAX: no limit.  Each is written by the control thread
+ * and read by all, atomic.
+ */
+typedef struct MmLimit {
+    uint64_t limit;
+    uint64_t high;
+    uint64_t low;
+    uint64_t reserve;           /* pages beyond the limit */
+    /* reclaim finds nothing to evict; reclaim thread */
+    bool stuck;
+} MmLimit;
+
+/** mm_limit_set: set the limit in pages and the watermarks that follow. */
+void mm_limit_set(MmLimit *l, uint64_t pages);
+
+/**
+ * mm_limit_room: how many of @want pages may be filled now
+ *
+ * @l: limit
+ * @resident: pages resident or being filled
+ * @want: at least 1
+ *
+ * Returns 0..@want; 0: the fault waits for reclaim.
+ */
+uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want);
+
+/** mm_limit_above_high: does reclaim have to start? */
+bool mm_limit_above_high(const MmLimit *l, uint64_t resident);
+
+/** mm_limit_above_low: may reclaim not stop yet? */
+bool mm_limit_above_low(const MmLimit *l, uint64_t resident);
+
+#endif

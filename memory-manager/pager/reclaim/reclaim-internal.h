@@ -1,0 +1,77 @@
+/*
+ * Managed memory pager: the reclaim thread's own state
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * For the files in this folder only.  Everything here belongs to the reclaim
+ * thread, unless a field says otherwise.
+ */
+#ifndef MANAGED_MEMORY_RECLAIM_INTERNAL_H
+#define MANAGED_MEMORY_RECLAIM_INTERNAL_H
+
+#include "reclaim.h"
+
+/* Candidates that wait for their second chance to pass, at most. */
+#define MM_FIFO_PAGES 8192
+/* Pages zapped with one message. */
+#define MM_ZAP_PAGES 512
+
+typedef struct MmCandidate {
+    uint32_t region;            /* id */
+    uint64_t page;
+} MmCandidate;
+
+struct MmReclaim {
+    MmVM *vm;
+    GThread *thread;
+    int wake_fd;
+    int io_fd;                  /* eventfd: transfers have completed */
+    MmTierQueue *queues[MM_MAX_TIERS];
+    uint8_t *arena;             /* MM_TIER_IO_PAGES pages, locked */
+    uint64_t zap_seq;
+    bool active;                /* between the watermarks: on the way down */
+    bool write_failing;
+
+    /* clock hand */
+    uint32_t hand_region;
+    uint64_t hand_page;
+
+    /* zapped pages, oldest first */
+    MmCandidate fifo[MM_FIFO_PAGES];
+    unsigned fifo_head;
+    unsigned fifo_nr;
+
+    /* atomic */
+    bool sleeping;
+    bool urged;                 /* set by the fault thread */
+    uint64_t evict_want;        /* pages; set by the control thread */
+    uint64_t evict_done;
+    bool evicting;              /* set by control, reset by reclaim */
+};
+
+/**
+ * mm_scan_candidates: zap pages that look cold and put them into the fifo
+ *
+ * @want: at most so many, up to MM_ZAP_PAGES
+ * @force: pages with an age as well
+ *
+ * Returns how many, 0 after a whole turn of the hand without one, or -errno
+ * if QEMU's zap thread is gone.
+ */
+int mm_scan_candidates(MmReclaim *r, unsigned want, bool force);
+
+/**
+ * mm_reclaim_set_stuck: nothing can be evicted now, or it can again
+ *
+ * With an event; lets waiting faults draw on the reserve.
+ */
+void mm_reclaim_set_stuck(MmReclaim *r, bool stuck);
+
+/**
+ * mm_writeback: evict a batch from the head of the fifo
+ *
+ * Returns how many pages left memory.
+ */
+unsigned mm_writeback(MmReclaim *r);
+
+#endif

@@ -1,0 +1,270 @@
+/*
+ * Managed memory pager: the reclaim thread
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Decides when pages leave memory.  Normally from the high watermark down to
+ * the low one, ahead of the faults that need the room; besides, when the
+ * operator says so (evict) and when the kernel is out of memory (urge).
+ *
+ * Zapped pages wait in a fifo, whose length is their second chance: a share of
+ * what is resident, so that the chance lasts longer where eviction is slow.
+ *
+ * If a whole turn evicts nothing, because all is mapped for DMA or the tiers
+ * do not take anything, reclaim is stuck: it says so, lets faults draw on the
+ * reserve, and tries again every now and then.
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "../fault/fault.h"
+#include "../region.h"
+#include "reclaim-internal.h"
+
+/* Share of the resident pages that waits in the fifo. */
+#define FIFO_SHARE 16
+#define FIFO_MIN_PAGES 64
+/* Pages evicted when the kernel is out of memory. */
+#define URGE_PAGES 256
+/* How long to rest between tries while stuck. */
+#define STUCK_REST_MS 50
+/* Between two looks at writes of a former pager; when to speak of them. */
+#define SETTLE_REST_MS 2
+#define SETTLE_WARN_MS 1000
+/* Turns of the hand that find no candidate before reclaim is stuck. */
+#define STUCK_TURNS 3
+/* Batches of which every page was touched before reclaim is stuck. */
+#define STUCK_BATCHES 512
+
+static uint64_t resident(const MmReclaim *r)
+{
+    return qatomic_read(&r->vm->total_resident);
+}
+
+static bool wanted(MmReclaim *r)
+{
+    MmLimit *l = &r->vm->limit;
+
+    if (!qatomic_load_acquire(&r->vm->scan_done) ||
+        qatomic_read(&r->vm->reclaim_rests)) {
+        return false;
+    }
+    r->active = r->active ? mm_limit_above_low(l, resident(r))
+                          : mm_limit_above_high(l, resident(r));
+    return r->active || qatomic_read(&r->urged) || qatomic_read(&r->evicting);
+}
+
+/* Evict until something is evicted or the hand has found nothing. */
+static int reclaim_some(MmReclaim *r, unsigned *evicted)
+{
+    unsigned share = MAX(resident(r) / FIFO_SHARE, FIFO_MIN_PAGES);
+    unsigned target = MIN(share, MM_FIFO_PAGES - MM_ZAP_PAGES);
+    bool force = qatomic_read(&r->vm->limit.stuck);
+    int turns = 0, batches = 0;
+    int ret = 1;
+
+    *evicted = 0;
+    while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
+           !qatomic_read(&r->vm->reclaim_rests)) {
+        if (r->fifo_nr < target && ret > 0) {
+            ret = mm_scan_candidates(r, MM_ZAP_PAGES, force);
+            if (ret < 0) {
+                return ret;
+            }
+            if (ret > 0) {
+                continue;
+            }
+        }
+        if (r->fifo_nr) {
+            *evicted = mm_writeback(r);
+            batches++;
+            if (r->write_failing) {
+                break;
+            }
+        } else {
+            turns++;
+            ret = 1;
+            force = turns == STUCK_TURNS - 1;
+        }
+    }
+    return 0;
+}
+
+void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
+{
+    MmVM *vm = r->vm;
+    uint64_t limit = qatomic_read(&vm->limit.limit);
+    uint64_t over = resident(r) > limit
+                    ? (resident(r) - limit) * MM_PAGE_SIZE : 0;
+
+    if (qatomic_read(&vm->limit.stuck) == stuck) {
+        return;
+    }
+    qatomic_set(&vm->limit.stuck, stuck);
+    if (stuck) {
+        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
+                    "nothing can be evicted: all of it is mapped for DMA or "
+                    "in constant use, or the tiers take nothing");
+    } else {
+        mm_vm_event(vm, MM_EVENT_PRESSURE_OVER, UINT32_MAX, 0,
+                    "pages can be evicted again");
+    }
+    mm_fault_retry(vm);
+}
+
+static void account(MmReclaim *r, unsigned evicted)
+{
+    mm_reclaim_set_stuck(r, !evicted && !qatomic_read(&r->vm->reclaim_rests));
+    qatomic_set(&r->urged, false);
+    if (qatomic_read(&r->evicting)) {
+        uint64_t done = qatomic_read(&r->evict_done) + evicted;
+
+        qatomic_set(&r->evict_done, done);
+        if (!evicted || done >= qatomic_read(&r->evict_want)) {
+            qatomic_store_release(&r->evicting, false);
+            mm_wake(r->vm->control_wake_fd);
+        }
+    }
+}
+
+/*
+ * Tell the control thread, if it wants to know, that no page is on its way
+ * out, and none will be before it says so.
+ */
+static void tell_resting(MmReclaim *r)
+{
+    if (qatomic_read(&r->vm->reclaim_rests) &&
+        !qatomic_xchg(&r->vm->reclaim_resting, true)) {
+        mm_wake(r->vm->control_wake_fd);
+    }
+}
+
+static void rest(MmReclaim *r)
+{
+    struct pollfd pfd = { .fd = r->wake_fd, .events = POLLIN };
+
+    qatomic_set(&r->sleeping, true);
+    /* pairs with mm_reclaim_wake(): asleep, then looked once more */
+    smp_mb();
+    if (!wanted(r)) {
+        poll(&pfd, 1, -1);
+    }
+    qatomic_set(&r->sleeping, false);
+    mm_unwake(r->wake_fd);
+}
+
+/* Writes of a killed pager may still be on their way to its places. */
+static void wait_settled(MmReclaim *r)
+{
+    unsigned i, waited_ms = 0;
+    bool warned = false;
+
+    for (i = 0; i < r->vm->nr_tiers; i++) {
+        MmTier *tier = r->vm->tiers[i];
+
+        while (!tier->ops->settled(tier)) {
+            if (waited_ms >= SETTLE_WARN_MS && !warned) {
+                warned = true;
+                mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, ETIMEDOUT,
+                            "tier '%s' has not ended the writes of the "
+                            "former pager; pages stay in memory", tier->name);
+                mm_reclaim_set_stuck(r, true);
+            }
+            /* a lock cannot be waited for with a time limit */
+            poll(NULL, 0, warned ? STUCK_REST_MS : SETTLE_REST_MS);
+            waited_ms += SETTLE_REST_MS;
+        }
+    }
+}
+
+static void *reclaim_thread(void *opaque)
+{
+    MmReclaim *r = opaque;
+
+    wait_settled(r);
+    for (;;) {
+        unsigned evicted = 0, sum = 0;
+
+        if (!wanted(r)) {
+            tell_resting(r);
+            rest(r);
+            continue;
+        }
+        do {
+            if (reclaim_some(r, &evicted) < 0) {
+                /* QEMU is gone; the control thread ends the process */
+                return NULL;
+            }
+            sum += evicted;
+        } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
+        account(r, sum);
+        if (!sum) {
+            /* not to be woken by the faults that wait: they change nothing */
+            poll(NULL, 0, STUCK_REST_MS);
+        }
+    }
+}
+
+MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
+{
+    size_t size = MM_TIER_IO_PAGES * MM_PAGE_SIZE;
+    MmReclaim *r = g_new0(MmReclaim, 1);
+    unsigned i;
+
+    r->vm = vm;
+    r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r->io_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r->arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (r->wake_fd < 0 || r->io_fd < 0 || r->arena == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot set up reclaim");
+        return NULL;
+    }
+    /* best effort: without the right to lock, pressure may slow us down */
+    mlock(r->arena, size);
+    for (i = 0; i < vm->nr_tiers; i++) {
+        r->queues[i] = vm->tiers[i]->ops->queue_new(vm->tiers[i], r->arena,
+                                                    size, 1, r->io_fd, errp);
+        if (!r->queues[i]) {
+            return NULL;
+        }
+    }
+    return r;
+}
+
+void mm_reclaim_start(MmVM *vm)
+{
+    vm->reclaim->thread = g_thread_new("reclaim", reclaim_thread,
+                                       vm->reclaim);
+}
+
+void mm_reclaim_wake(MmVM *vm)
+{
+    /* pairs with rest(): the reason noted, then asleep looked at */
+    smp_mb();
+    if (qatomic_read(&vm->reclaim->sleeping)) {
+        mm_wake(vm->reclaim->wake_fd);
+    }
+}
+
+void mm_reclaim_urge(MmVM *vm)
+{
+    qatomic_set(&vm->reclaim->urged, true);
+    mm_reclaim_wake(vm);
+}
+
+void mm_reclaim_evict(MmVM *vm, uint64_t pages)
+{
+    qatomic_set(&vm->reclaim->evict_want, pages);
+    qatomic_set(&vm->reclaim->evict_done, 0);
+    qatomic_store_release(&vm->reclaim->evicting, true);
+    mm_reclaim_wake(vm);
+}
+
+bool mm_reclaim_evicted(MmVM *vm, uint64_t *pages)
+{
+    *pages = qatomic_read(&vm->reclaim->evict_done);
+    return !qatomic_load_acquire(&vm->reclaim->evicting);
+}

@@ -1,0 +1,468 @@
+/*
+ * Managed memory pager: from START to the first fault
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The only part of the pager that runs with the manager's rights.  It receives
+ * descriptors, checks what they are, opens tier files, and reopens for writing
+ * what QEMU kept read-only.  What is in them is looked at, with the exception
+ * of their identities, when the rights are gone.
+ */
+#include "qemu/osdep.h"
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include "qemu/cutils.h"
+#include "qapi/error.h"
+#include "managed-memory/msg.h"
+#include "control/control.h"
+#include "isolation.h"
+#include "region.h"
+#include "start.h"
+#include "tier/tier.h"
+
+/* The peers have these messages ready: nobody has to think. */
+#define RECV_TIMEOUT_MS 10000
+
+typedef struct Start {
+    MmVM *vm;
+    MmMsgStart start;
+    MmMsgStartTier tier[MM_MAX_TIERS];
+    int tier_dir[MM_MAX_TIERS];
+    int tier_file[MM_MAX_TIERS];    /* resume: from QEMU, else -1 */
+    MmMsg msg;
+} Start;
+
+static bool receive(Start *s, int sock, MmMsgType type, Error **errp)
+{
+    int ret = mm_msg_recv(sock, &s->msg, RECV_TIMEOUT_MS);
+
+    if (ret == 1 && s->msg.hdr.type == type) {
+        return true;
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "no %s message", mm_msg_type_name(type));
+    } else {
+        error_setg(errp, "%s instead of a %s message",
+                   ret ? mm_msg_type_name(s->msg.hdr.type) : "end",
+                   mm_msg_type_name(type));
+    }
+    mm_msg_clear(&s->msg);
+    return false;
+}
+
+static bool receive_start(Start *s, int control, Error **errp)
+{
+    MmVM *vm = s->vm;
+
+    for (;;) {
+        int ret = mm_msg_recv(control, &s->msg, RECV_TIMEOUT_MS);
+
+        if (ret == 1 && s->msg.hdr.type == MM_MSG_START_TIER &&
+            vm->nr_tiers < MM_MAX_TIERS) {
+            memcpy(&s->tier[vm->nr_tiers], s->msg.payload,
+                   sizeof(s->tier[0]));
+            s->tier_dir[vm->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
+            continue;
+        }
+        if (ret == 1 && s->msg.hdr.type == MM_MSG_START) {
+            break;
+        }
+        mm_msg_clear(&s->msg);
+        error_setg(errp, "the manager does not say what to do");
+        return false;
+    }
+    memcpy(&s->start, s->msg.payload, sizeof(s->start));
+    vm->control = control;
+    vm->connection = mm_msg_take_fd(&s->msg, MM_START_FD_CONNECTION);
+    vm->listen = mm_msg_take_fd(&s->msg, MM_START_FD_LISTEN);
+    vm->lock_fd = mm_msg_take_fd(&s->msg, MM_START_FD_LOCK);
+    vm->uffd_dev = mm_msg_take_fd(&s->msg, MM_START_FD_UFFD_DEV);
+    vm->id.version = MM_LAYOUT_VERSION;
+    memcpy(vm->id.uuid, s->start.uuid, sizeof(vm->id.uuid));
+    memcpy(vm->id.cookie, s->start.cookie, sizeof(vm->id.cookie));
+    memcpy(vm->name, s->start.name, sizeof(vm->name));
+    vm->qemu_pid = s->start.qemu_pid;
+    return true;
+}
+
+static bool map_shared(MmVM *vm, Error **errp)
+{
+    vm->state = mmap(NULL, MM_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                     vm->state_fd, 0);
+    vm->ring = mmap(NULL, MM_RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                    vm->ring_fd, 0);
+    if (vm->state == MAP_FAILED || vm->ring == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot map the VM's state");
+        return false;
+    }
+    return true;
+}
+
+static bool fresh_vm(Start *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+
+    vm->uffd = -1;
+    vm->state_fd = mm_seal_memfd("managed-state", MM_STATE_SIZE);
+    vm->ring_fd = mm_seal_memfd("managed-ring", MM_RING_SIZE);
+    vm->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    /* as for what QEMU may write to in a region: not to pass for the state */
+    if (vm->state_fd < 0 || vm->ring_fd < 0 || vm->kick_fd < 0 ||
+        fchmod(vm->ring_fd, 0) < 0) {
+        error_setg(errp, "cannot create the VM's state");
+        return false;
+    }
+    if (!map_shared(vm, errp)) {
+        return false;
+    }
+    vm->state->id = vm->id;
+    vm->state->id.magic = MM_STATE_MAGIC;
+    memcpy(vm->state->name, vm->name, sizeof(vm->state->name));
+    vm->state->limit = s->start.limit;
+    vm->state->default_limit = s->start.limit;
+    return true;
+}
+
+/* Is @fd an anonymous inode of this kind?  QEMU may pass anything. */
+static bool is_anon(MmVM *vm, int fd, const char *kind)
+{
+    char path[16], target[64] = "";
+    ssize_t len;
+
+    snprintf(path, sizeof(path), "%d", fd);
+    len = readlinkat(vm->proc_fd, path, target, sizeof(target) - 1);
+    return len > 0 && !strcmp(target, kind);
+}
+
+static bool adopt_vm_fds(Start *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+    int *fds = s->msg.fds;
+
+    if (!mm_check_memfd(fds[MM_RESUME_FD_STATE], MM_STATE_SIZE, true,
+                        "the VM's state", errp) ||
+        !mm_check_memfd(fds[MM_RESUME_FD_RING], MM_RING_SIZE, false,
+                        "the discard ring", errp)) {
+        return false;
+    }
+    if (!is_anon(vm, fds[MM_RESUME_FD_KICK], "anon_inode:[eventfd]") ||
+        !(fcntl(fds[MM_RESUME_FD_KICK], F_GETFL) & O_NONBLOCK) ||
+        !is_anon(vm, fds[MM_RESUME_FD_UFFD], "anon_inode:[userfaultfd]") ||
+        !mm_uffd_valid(fds[MM_RESUME_FD_UFFD])) {
+        error_setg(errp, "QEMU has not handed back the userfaultfd and the "
+                   "eventfd that it had");
+        return false;
+    }
+    vm->state_fd = mm_reopen(vm, fds[MM_RESUME_FD_STATE], O_RDWR);
+    vm->ring_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_RING);
+    vm->kick_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_KICK);
+    vm->uffd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_UFFD);
+    if (vm->state_fd < 0) {
+        error_setg_errno(errp, -vm->state_fd, "cannot reopen the VM's state");
+        return false;
+    }
+    return true;
+}
+
+static bool resume_state(Start *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+
+    if (!adopt_vm_fds(s, errp) || !map_shared(vm, errp)) {
+        return false;
+    }
+    if (vm->state->id.magic != MM_STATE_MAGIC ||
+        vm->state->id.version != MM_LAYOUT_VERSION ||
+        memcmp(vm->state->id.uuid, vm->id.uuid, sizeof(vm->id.uuid)) ||
+        memcmp(vm->state->id.cookie, vm->id.cookie, sizeof(vm->id.cookie))) {
+        error_setg(errp, "the state that QEMU has handed back is not this "
+                   "VM's");
+        return false;
+    }
+    vm->state->default_limit = s->start.limit;
+    return true;
+}
+
+/* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
+static bool resume_hold(Start *s, Error **errp)
+{
+    MmMsgHold hold;
+    struct stat st, dir;
+    int fd;
+
+    memcpy(&hold, s->msg.payload, sizeof(hold));
+    if (hold.kind != MM_HOLD_TIER_FILE || hold.index >= s->vm->nr_tiers ||
+        s->tier_file[hold.index] >= 0 ||
+        fstat(s->msg.fds[0], &st) < 0 ||
+        fstat(s->tier_dir[hold.index], &dir) < 0 ||
+        !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & 0777) != 0600 || st.st_nlink != 0 ||
+        st.st_dev != dir.st_dev) {
+        error_setg(errp, "QEMU has handed back something else than its "
+                   "tier's file");
+        return false;
+    }
+    fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot reopen the file in tier '%s'",
+                         s->tier[hold.index].name);
+        return false;
+    }
+    s->tier_file[hold.index] = fd;
+    return true;
+}
+
+static bool resume_region(Start *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+    MmMsgRegion msg;
+    MmRegion *region;
+
+    memcpy(&msg, s->msg.payload, sizeof(msg));
+    if (!msg.hva || msg.hva % MM_PAGE_SIZE ||
+        msg.hva + msg.size < msg.hva ||
+        mm_vm_overlaps(vm, msg.hva, msg.size)) {
+        error_setg(errp, "region %u cannot be at 0x%" PRIx64, msg.id, msg.hva);
+        return false;
+    }
+    region = mm_region_resume(vm, &msg, s->msg.fds, errp);
+    if (!region) {
+        return false;
+    }
+    if (vm->regions[region->id]) {
+        error_setg(errp, "region %u comes twice", region->id);
+        mm_region_free(vm, region);
+        return false;
+    }
+    vm->regions[region->id] = region;
+    qatomic_add(&vm->total_size, region->size);
+    return true;
+}
+
+static bool receive_each(Start *s, unsigned nr, MmMsgType type,
+                         bool (*handle)(Start *s, Error **errp), Error **errp)
+{
+    while (nr--) {
+        bool ok;
+
+        if (!receive(s, s->vm->connection, type, errp)) {
+            return false;
+        }
+        ok = handle(s, errp);
+        mm_msg_clear(&s->msg);
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool resume_vm(Start *s, Error **errp)
+{
+    MmMsgResumeVM rvm;
+
+    if (!receive(s, s->vm->connection, MM_MSG_RESUME_VM, errp)) {
+        return false;
+    }
+    memcpy(&rvm, s->msg.payload, sizeof(rvm));
+    if (rvm.nr_regions > MM_MAX_REGIONS || rvm.nr_holds > MM_MAX_TIERS) {
+        error_setg(errp, "a VM cannot have %u regions and %u held files",
+                   rvm.nr_regions, rvm.nr_holds);
+        return false;
+    }
+    if (!resume_state(s, errp)) {
+        return false;
+    }
+    mm_msg_clear(&s->msg);
+    s->vm->lost_ns = rvm.lost_ns;
+    return receive_each(s, rvm.nr_holds, MM_MSG_RESUME_HOLD, resume_hold,
+                        errp) &&
+           receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,
+                        resume_region, errp) &&
+           receive(s, s->vm->connection, MM_MSG_RESUME_END, errp);
+}
+
+/* Unnamed from birth where the file system can, else unlinked at once. */
+static int new_tier_file(int dir)
+{
+    int flags = O_RDWR | O_DIRECT | O_CLOEXEC;
+    /* O_EXCL: it can never be given a name */
+    int fd = openat(dir, ".", O_TMPFILE | O_EXCL | flags, 0600);
+
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+        g_autofree char *name = g_strdup_printf(".pager-%d", getpid());
+
+        fd = openat(dir, name, O_CREAT | O_EXCL | flags, 0600);
+        if (fd >= 0) {
+            unlinkat(dir, name, 0);
+        }
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+static bool open_tier(Start *s, unsigned i, Error **errp)
+{
+    MmVM *vm = s->vm;
+    bool is_new = s->tier_file[i] < 0;
+    int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_file[i];
+
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot create a file in tier '%s'",
+                         s->tier[i].name);
+        error_append_hint(errp, "The tier's directory has to be writable by "
+                          "the memory manager, on a file system that knows "
+                          "O_DIRECT.\n");
+        return false;
+    }
+    vm->tiers[i] = mm_tier_file_open(fd, i, &s->tier[i], &vm->id, is_new,
+                                     errp);
+    close(s->tier_dir[i]);
+    return vm->tiers[i] != NULL;
+}
+
+/* Limits that follow the regions are derived anew: one may not have come. */
+static void resume_limit(MmVM *vm)
+{
+    int i;
+
+    if (!vm->state->limit_set) {
+        qatomic_set(&vm->total_size, 0);
+        vm->state->limit = vm->state->default_limit;
+        for (i = 0; i < MM_MAX_REGIONS; i++) {
+            MmRegion *region = vm->regions[i];
+
+            if (region) {
+                vm->state->limit = mm_control_region_limit(vm, region, true);
+                qatomic_add(&vm->total_size, region->size);
+            }
+        }
+    }
+    mm_limit_set(&vm->limit, vm->state->limit == MM_LIMIT_NONE
+                 ? UINT64_MAX : vm->state->limit / MM_PAGE_SIZE);
+}
+
+static bool take_up(Start *s, int control, Error **errp)
+{
+    MmVM *vm = s->vm;
+    unsigned i;
+
+    if (!receive_start(s, control, errp)) {
+        return false;
+    }
+    mm_msg_clear(&s->msg);
+    if (s->start.resume ? !resume_vm(s, errp) : !fresh_vm(s, errp)) {
+        return false;
+    }
+    mm_msg_clear(&s->msg);
+    for (i = 0; i < vm->nr_tiers; i++) {
+        if (!open_tier(s, i, errp)) {
+            return false;
+        }
+    }
+    if (s->start.resume) {
+        resume_limit(vm);
+    }
+    return true;
+}
+
+MmVM *mm_start(int control, Error **errp)
+{
+    g_autofree Start *s = g_new0(Start, 1);
+    MmVM *vm = g_new0(MmVM, 1);
+    Error *err = NULL;
+    unsigned i;
+
+    s->vm = vm;
+    for (i = 0; i < MM_MAX_TIERS; i++) {
+        s->tier_file[i] = -1;
+    }
+    vm->connection = -1;
+    g_mutex_init(&vm->regions_lock);
+    g_mutex_init(&vm->events_lock);
+    vm->proc_fd = mm_isolation_proc_fd(&err);
+    vm->control_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (vm->proc_fd < 0 || !take_up(s, control, &err)) {
+        if (vm->connection >= 0) {
+            /* what is left unread would turn our answer into a reset */
+            do {
+                mm_msg_clear(&s->msg);
+            } while (mm_msg_recv(vm->connection, &s->msg, 0) > 0);
+            mm_msg_send_error(vm->connection, s->start.hello_seq, EINVAL,
+                              error_get_pretty(err));
+        }
+        error_propagate(errp, err);
+        return NULL;
+    }
+    vm->nodes = mm_nodes_new(vm->qemu_pid);
+    vm->hello_seq = s->start.hello_seq;
+    vm->proto_version = s->start.version;
+    return vm;
+}
+
+static int send_holds(MmVM *vm)
+{
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        MmMsgHold hold = { .kind = MM_HOLD_TIER_FILE, .index = i };
+        int fd = mm_reopen(vm, mm_tier_file_fd(vm->tiers[i]), O_PATH);
+        int ret = fd < 0 ? fd : mm_msg_send(vm->connection, MM_MSG_HOLD, 0,
+                                            &hold, sizeof(hold), &fd, 1);
+
+        if (fd >= 0) {
+            close(fd);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+bool mm_start_reply(MmVM *vm, Error **errp)
+{
+    MmMsgHelloReply reply = { .version = vm->proto_version };
+    int fds[MM_HELLO_FD__MAX];
+    int zap[2];
+    int ret;
+
+    memcpy(reply.uuid, vm->id.uuid, sizeof(reply.uuid));
+    memcpy(reply.cookie, vm->id.cookie, sizeof(reply.cookie));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, zap) < 0) {
+        error_setg_errno(errp, errno, "cannot create the zap channel");
+        return false;
+    }
+    vm->zap_fd = zap[0];
+    fds[MM_HELLO_FD_STATE] = mm_reopen(vm, vm->state_fd, O_RDONLY);
+    fds[MM_HELLO_FD_RING] = vm->ring_fd;
+    fds[MM_HELLO_FD_KICK] = vm->kick_fd;
+    fds[MM_HELLO_FD_ZAP] = zap[1];
+    fds[MM_HELLO_FD_UFFD_DEV] = vm->uffd_dev;
+    ret = fds[MM_HELLO_FD_STATE] < 0 ? fds[MM_HELLO_FD_STATE]
+                                     : send_holds(vm);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "cannot hand QEMU what it has to keep");
+        return false;
+    }
+    ret = mm_msg_send(vm->connection, MM_MSG_HELLO_REPLY, vm->hello_seq,
+                      &reply, sizeof(reply), fds,
+                      vm->uffd_dev >= 0 ? MM_HELLO_FD__MAX
+                                        : MM_HELLO_FD_UFFD_DEV);
+    close(fds[MM_HELLO_FD_STATE]);
+    close(zap[1]);
+    if (vm->uffd_dev >= 0) {
+        close(vm->uffd_dev);
+        vm->uffd_dev = -1;
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "QEMU is gone");
+        return false;
+    }
+    if (vm->lost_ns) {
+        vm->state->stats.last_stall_ns =
+            g_get_monotonic_time() * 1000 - vm->lost_ns;
+    }
+    qatomic_set(&vm->serving, true);
+    return true;
+}

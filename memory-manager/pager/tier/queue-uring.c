@@ -1,0 +1,187 @@
+/*
+ * Managed memory pager: tier queue on io_uring
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The ring is made before the process is jailed, with the file and the buffer
+ * arena registered, and restricted to reads and writes of that file in that
+ * arena: io_uring operations do not pass the seccomp filter one by one, so the
+ * ring itself must be unable to do anything else.
+ *
+ * One thread uses a queue.  Transfers that fail to start complete like any
+ * other, by reap().
+ */
+#include "qemu/osdep.h"
+#include <liburing.h>
+#include <sys/syscall.h>
+#include "qapi/error.h"
+#include "../page-map.h"
+#include "../test-hooks.h"
+#include "tier.h"
+
+typedef struct MmQueueUring {
+    MmTierQueue base;
+    struct io_uring ring;
+    uint8_t *arena;
+    size_t arena_size;
+    int wake_fd;
+
+    /* transfers that failed before they reached the kernel */
+    QSIMPLEQ_HEAD(, MmTierIO) failed;
+} MmQueueUring;
+
+static void fail(MmQueueUring *q, MmTierIO *io, int ret)
+{
+    uint64_t one = 1;
+
+    io->ret = ret;
+    QSIMPLEQ_INSERT_TAIL(&q->failed, io, next);
+    if (write(q->wake_fd, &one, sizeof(one)) < 0) {
+        /* the counter is full: the wake-up is pending already */
+        assert(errno == EAGAIN);
+    }
+}
+
+static void uring_submit(MmTierQueue *queue, MmTierIO *io)
+{
+    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+    unsigned len = io->nr_pages * MM_PAGE_SIZE;
+    /* slot 0 lies behind the file's identity page */
+    uint64_t offset = (io->place + 1) * MM_PAGE_SIZE;
+    struct io_uring_sqe *sqe;
+    int ret;
+
+    assert(io->buf >= q->arena && io->buf + len <= q->arena + q->arena_size);
+    io->queue = queue;
+    ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
+    sqe = ret ? NULL : io_uring_get_sqe(&q->ring);
+    if (!sqe) {
+        fail(q, io, ret ?: -EBUSY);
+        return;
+    }
+    if (io->store) {
+        io_uring_prep_write_fixed(sqe, 0, io->buf, len, offset, 0);
+    } else {
+        io_uring_prep_read_fixed(sqe, 0, io->buf, len, offset, 0);
+    }
+    sqe->flags |= IOSQE_FIXED_FILE;
+    io_uring_sqe_set_data(sqe, io);
+    do {
+        ret = io_uring_submit(&q->ring);
+    } while (ret == -EINTR || ret == -EAGAIN);
+    /* the ring is ours alone and sized for the depth: nothing else is left */
+    assert(ret == 1);
+}
+
+static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
+{
+    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+    struct io_uring_cqe *cqe;
+    MmTierIO *io;
+    unsigned nr = 0;
+
+    while ((io = QSIMPLEQ_FIRST(&q->failed))) {
+        QSIMPLEQ_REMOVE_HEAD(&q->failed, next);
+        done(io);
+        nr++;
+    }
+    while (io_uring_peek_cqe(&q->ring, &cqe) == 0) {
+        int res = cqe->res;
+
+        io = io_uring_cqe_get_data(cqe);
+        io_uring_cqe_seen(&q->ring, cqe);
+        if (res < 0) {
+            io->ret = res;
+        } else {
+            /*
+             * Short on a file of known size and whole pages: a fault of the
+             * medium.  The caller's retry is the remedy.
+             */
+            io->ret = res == io->nr_pages * MM_PAGE_SIZE ? 0 : -EIO;
+        }
+        done(io);
+        nr++;
+    }
+    return nr;
+}
+
+static const MmQueueOps uring_ops = {
+    .submit = uring_submit,
+    .reap = uring_reap,
+};
+
+/*
+ * liburing 2.3 declares functions for these two calls, but its shared library
+ * does not export them.
+ */
+static int uring_register(struct io_uring *ring, unsigned opcode,
+                          const void *arg, unsigned nr)
+{
+    int ret = syscall(__NR_io_uring_register, ring->ring_fd, opcode, arg, nr);
+
+    return ret < 0 ? -errno : 0;
+}
+
+static int restrict_ring(struct io_uring *ring)
+{
+    struct io_uring_restriction res[] = {
+        { .opcode = IORING_RESTRICTION_SQE_OP,
+          .sqe_op = IORING_OP_READ_FIXED },
+        { .opcode = IORING_RESTRICTION_SQE_OP,
+          .sqe_op = IORING_OP_WRITE_FIXED },
+        { .opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
+          .sqe_flags = IOSQE_FIXED_FILE },
+    };
+
+    return uring_register(ring, IORING_REGISTER_RESTRICTIONS, res,
+                          ARRAY_SIZE(res));
+}
+
+static int setup_ring(MmQueueUring *q, int fd, unsigned depth)
+{
+    struct iovec iov = { .iov_base = q->arena, .iov_len = q->arena_size };
+    int ret;
+
+    ret = io_uring_register_files(&q->ring, &fd, 1);
+    if (ret == 0) {
+        ret = io_uring_register_buffers(&q->ring, &iov, 1);
+    }
+    if (ret == 0) {
+        ret = io_uring_register_eventfd(&q->ring, q->wake_fd);
+    }
+    if (ret == 0) {
+        ret = restrict_ring(&q->ring);
+    }
+    if (ret == 0) {
+        ret = uring_register(&q->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    }
+    return ret;
+}
+
+MmTierQueue *mm_queue_uring_new(MmTier *tier, int fd, void *arena,
+                                size_t arena_size, unsigned depth,
+                                int wake_fd, Error **errp)
+{
+    MmQueueUring *q = g_new0(MmQueueUring, 1);
+    int ret;
+
+    q->base.ops = &uring_ops;
+    q->base.tier = tier;
+    q->arena = arena;
+    q->arena_size = arena_size;
+    q->wake_fd = wake_fd;
+    QSIMPLEQ_INIT(&q->failed);
+    ret = io_uring_queue_init(depth, &q->ring, IORING_SETUP_R_DISABLED);
+    if (ret == 0) {
+        ret = setup_ring(q, fd, depth);
+        if (ret < 0) {
+            io_uring_queue_exit(&q->ring);
+        }
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "io_uring is not available");
+        g_free(q);
+        return NULL;
+    }
+    return &q->base;
+}

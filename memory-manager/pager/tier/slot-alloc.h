@@ -1,0 +1,48 @@
+/*
+ * Managed memory pager: allocator of slots in a tier's file
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A bitmap, next-fit, so that what is evicted together lies together.  It
+ * lives in the pager's own memory: a new pager rebuilds it from the page maps.
+ * Any thread may call; a lock is held for the bitmap search only.
+ */
+#ifndef MANAGED_MEMORY_SLOT_ALLOC_H
+#define MANAGED_MEMORY_SLOT_ALLOC_H
+
+typedef struct MmSlotAlloc {
+    GMutex lock;
+    /* protected by lock */
+    unsigned long *used;        /* bit set: slot in use */
+    uint64_t nr_slots;
+    uint64_t nr_used;
+    uint64_t hint;              /* where the next search starts */
+} MmSlotAlloc;
+
+/** mm_slots_init: no slots yet. */
+void mm_slots_init(MmSlotAlloc *slots);
+
+/** mm_slots_destroy: free the bitmap. */
+void mm_slots_destroy(MmSlotAlloc *slots);
+
+/** mm_slots_grow: there are @nr_slots slots now; never fewer than before. */
+void mm_slots_grow(MmSlotAlloc *slots, uint64_t nr_slots);
+
+/**
+ * mm_slots_alloc: take up to @nr consecutive slots
+ *
+ * Returns how many were taken, from *@first on: @nr if there is a run of that
+ * length in reach of the search, else the longest found, 0 if all are in use.
+ */
+unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first);
+
+/** mm_slots_free: give @nr slots back; asserts that they are in use. */
+void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr);
+
+/** mm_slots_claim: take this slot; false if out of range or in use. */
+bool mm_slots_claim(MmSlotAlloc *slots, uint64_t slot);
+
+/** mm_slots_count: slots in use and slots in all. */
+void mm_slots_count(MmSlotAlloc *slots, uint64_t *used, uint64_t *total);
+
+#endif

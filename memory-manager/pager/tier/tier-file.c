@@ -1,0 +1,278 @@
+/*
+ * Managed memory pager: file tier
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * One unnamed file per VM, read and written with O_DIRECT: the host's page
+ * cache would hold what was just moved out of memory a second time.  QEMU
+ * holds an O_PATH descriptor, so the file lives exactly as long as its VM,
+ * however pagers and managers end.
+ *
+ * Layout: one page with the VM's identity, then page-sized slots.  The
+ * identity keeps a hostile QEMU from handing back some other file.  There is
+ * no allocation data in the file: which slot holds what is the page maps'
+ * knowledge alone.
+ *
+ * Space is taken in steps with fallocate(), so that a store cannot meet a full
+ * disk: what has been reserved is there (T4), what is overcommitted is asked
+ * for when it is needed and refused by alloc() when it is not to be had.
+ */
+#include "qemu/osdep.h"
+#include <sys/vfs.h>
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "../page-map.h"
+#include "tier.h"
+#include "slot-alloc.h"
+
+#define GROW_STEP (64 * MiB)
+
+typedef struct MmTierFile {
+    MmTier base;
+
+    /* fixed after open */
+    int fd;
+    uint64_t max_size;          /* bytes of slots, whole pages */
+    bool overcommit;
+
+    /* held while the file grows, and across that I/O: see file_alloc() */
+    GMutex grow_lock;
+
+    MmSlotAlloc slots;
+} MmTierFile;
+
+static MmTierFile *to_file(const MmTier *tier)
+{
+    return container_of(tier, MmTierFile, base);
+}
+
+/*
+ * Is there room for @bytes more?  fallocate() finds out only when it has taken
+ * all that is left, and others need that.
+ */
+static bool has_room(const MmTierFile *file, uint64_t bytes)
+{
+    struct statfs fs;
+
+    return fstatfs(file->fd, &fs) < 0 ||
+           bytes / fs.f_bsize < fs.f_bavail;
+}
+
+/*
+ * The tier's bytes are guest pages; slot 0 lies behind the identity page.
+ * Called with grow_lock held.
+ */
+static int grow_to_locked(MmTierFile *file, uint64_t bytes)
+{
+    uint64_t used, total;
+    int ret;
+
+    bytes = ROUND_UP(bytes, MM_PAGE_SIZE);
+    mm_slots_count(&file->slots, &used, &total);
+    if (bytes <= total * MM_PAGE_SIZE) {
+        return 0;
+    }
+    if (bytes > file->max_size) {
+        return -EFBIG;
+    }
+    if (!has_room(file, bytes - total * MM_PAGE_SIZE)) {
+        return -ENOSPC;
+    }
+    ret = TEMP_FAILURE_RETRY(fallocate(file->fd, 0, MM_PAGE_SIZE, bytes));
+    if (ret < 0 && errno == EOPNOTSUPP && file->overcommit) {
+        /* nothing is promised, so a sparse file serves as well */
+        ret = TEMP_FAILURE_RETRY(ftruncate(file->fd, MM_PAGE_SIZE + bytes));
+    }
+    if (ret < 0) {
+        ret = -errno;
+        /* give back what it has taken before it failed */
+        if (ftruncate(file->fd, MM_PAGE_SIZE + total * MM_PAGE_SIZE) < 0) {
+            return -errno;
+        }
+        return ret;
+    }
+    mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
+    return 0;
+}
+
+static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
+{
+    MmTierFile *file = to_file(tier);
+    int ret;
+
+    if (file->overcommit) {
+        return true;
+    }
+    g_mutex_lock(&file->grow_lock);
+    ret = grow_to_locked(file, bytes);
+    g_mutex_unlock(&file->grow_lock);
+    if (ret == -EFBIG) {
+        error_setg(errp, "tier '%s' is limited to %" PRIu64 " bytes per VM, "
+                   "but %" PRIu64 " may be swapped out; raise the resident "
+                   "limit, or let the manager overcommit the tier "
+                   "(overcommit=on)", tier->name, file->max_size, bytes);
+    } else if (ret < 0) {
+        error_setg(errp, "tier '%s' cannot reserve %" PRIu64 " bytes: %s; "
+                   "make room, raise the resident limit, or let the manager "
+                   "overcommit the tier (overcommit=on)", tier->name, bytes,
+                   strerror(-ret));
+    }
+    return ret == 0;
+}
+
+static unsigned file_alloc(MmTier *tier, unsigned nr, uint64_t *place)
+{
+    MmTierFile *file = to_file(tier);
+    unsigned got = mm_slots_alloc(&file->slots, nr, place);
+
+    /* while a reservation hangs in the file system, do without more */
+    if (!got && g_mutex_trylock(&file->grow_lock)) {
+        uint64_t used, total;
+
+        mm_slots_count(&file->slots, &used, &total);
+        grow_to_locked(file, MIN(total * MM_PAGE_SIZE + GROW_STEP,
+                                 file->max_size));
+        g_mutex_unlock(&file->grow_lock);
+        got = mm_slots_alloc(&file->slots, nr, place);
+    }
+    return got;
+}
+
+static void file_free(MmTier *tier, uint64_t place, unsigned nr)
+{
+    mm_slots_free(&to_file(tier)->slots, place, nr);
+}
+
+static bool file_claim(MmTier *tier, uint64_t place)
+{
+    return mm_slots_claim(&to_file(tier)->slots, place);
+}
+
+/*
+ * The lock belongs to the open file description that the transfers use, and
+ * lasts as long as the last of them does, whoever has submitted it.
+ */
+static bool file_settled(MmTier *tier)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    return fcntl(to_file(tier)->fd, F_OFD_SETLK, &lock) == 0;
+}
+
+static void file_usage(MmTier *tier, uint64_t *used, uint64_t *size)
+{
+    mm_slots_count(&to_file(tier)->slots, used, size);
+    *used *= MM_PAGE_SIZE;
+    *size *= MM_PAGE_SIZE;
+}
+
+static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
+                                   size_t arena_size, unsigned depth,
+                                   int wake_fd, Error **errp)
+{
+    Error *local_err = NULL;
+    MmTierQueue *queue;
+    int fd = to_file(tier)->fd;
+
+    queue = mm_queue_uring_new(tier, fd, arena, arena_size, depth, wake_fd,
+                               &local_err);
+    if (!queue) {
+        warn_reportf_err(local_err, "using threads instead: ");
+        queue = mm_queue_threads_new(tier, fd, depth, wake_fd);
+    }
+    return queue;
+}
+
+static const MmTierOps file_ops = {
+    .type = "file",
+    .reserve = file_reserve,
+    .alloc = file_alloc,
+    .free = file_free,
+    .claim = file_claim,
+    .settled = file_settled,
+    .usage = file_usage,
+    .queue_new = file_queue_new,
+};
+
+int mm_tier_file_fd(const MmTier *tier)
+{
+    return to_file(tier)->fd;
+}
+
+/* O_DIRECT wants page-aligned memory. */
+typedef union IdentityPage {
+    MmIdentity id;
+    uint8_t bytes[MM_PAGE_SIZE];
+} QEMU_ALIGNED(MM_PAGE_SIZE) IdentityPage;
+
+static bool write_identity(int fd, const MmIdentity *id, Error **errp)
+{
+    IdentityPage page = { .id = *id };
+    ssize_t ret;
+
+    page.id.magic = MM_TIER_MAGIC;
+    ret = TEMP_FAILURE_RETRY(pwrite(fd, &page, sizeof(page), 0));
+    if (ret != MM_PAGE_SIZE) {
+        error_setg_errno(errp, ret < 0 ? errno : ENOSPC,
+                         "cannot write to the tier's file");
+        return false;
+    }
+    return true;
+}
+
+static bool check_identity(int fd, const MmIdentity *id, Error **errp)
+{
+    IdentityPage page;
+    ssize_t ret = TEMP_FAILURE_RETRY(pread(fd, &page, sizeof(page), 0));
+
+    if (ret != sizeof(page) ||
+        page.id.magic != MM_TIER_MAGIC ||
+        page.id.version != MM_LAYOUT_VERSION ||
+        memcmp(page.id.uuid, id->uuid, sizeof(id->uuid)) ||
+        memcmp(page.id.cookie, id->cookie, sizeof(id->cookie))) {
+        error_setg(errp, "tier's file is not this VM's");
+        return false;
+    }
+    return true;
+}
+
+/* A former pager's file: what it has allocated is there to be claimed. */
+static bool adopt_size(MmTierFile *file, Error **errp)
+{
+    struct stat st;
+
+    if (fstat(file->fd, &st) < 0) {
+        error_setg_errno(errp, errno, "cannot look at the tier's file");
+        return false;
+    }
+    if (st.st_size > MM_PAGE_SIZE) {
+        mm_slots_grow(&file->slots, st.st_size / MM_PAGE_SIZE - 1);
+    }
+    return true;
+}
+
+MmTier *mm_tier_file_open(int fd, unsigned number,
+                          const MmMsgStartTier *start, const MmIdentity *id,
+                          bool is_new, Error **errp)
+{
+    MmTierFile *file = g_new0(MmTierFile, 1);
+
+    file->base.ops = &file_ops;
+    file->base.number = number;
+    pstrcpy(file->base.name, sizeof(file->base.name), start->name);
+    file->fd = fd;
+    file->overcommit = start->overcommit;
+    file->max_size = start->size ? QEMU_ALIGN_DOWN(start->size, MM_PAGE_SIZE)
+                                 : MM_PLACE_MAX * MM_PAGE_SIZE;
+    g_mutex_init(&file->grow_lock);
+    mm_slots_init(&file->slots);
+
+    if (is_new ? !write_identity(fd, id, errp)
+               : !check_identity(fd, id, errp) || !adopt_size(file, errp)) {
+        mm_slots_destroy(&file->slots);
+        g_free(file);
+        return NULL;
+    }
+    return &file->base;
+}

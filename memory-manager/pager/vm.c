@@ -1,0 +1,145 @@
+/*
+ * Managed memory pager: the one VM that this process serves
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The region table with its references, and what the threads tell each other.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bitops.h"
+#include "region.h"
+#include "vm.h"
+
+MmRegion *mm_vm_region_get(MmVM *vm, uint32_t id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->regions_lock);
+    MmRegion *region = id < MM_MAX_REGIONS ? vm->regions[id] : NULL;
+
+    if (region) {
+        qatomic_inc(&region->refs);
+    }
+    return region;
+}
+
+MmRegion *mm_vm_region_nth(MmVM *vm, unsigned nth)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->regions_lock);
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (vm->regions[i] && !nth--) {
+            qatomic_inc(&vm->regions[i]->refs);
+            return vm->regions[i];
+        }
+    }
+    return NULL;
+}
+
+bool mm_vm_overlaps(MmVM *vm, uint64_t hva, uint64_t size)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->regions_lock);
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = vm->regions[i];
+
+        if (region && hva < region->hva + region->size &&
+            region->hva < hva + size) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void mm_region_put(MmVM *vm, MmRegion *region)
+{
+    if (qatomic_fetch_dec(&region->refs) == 1) {
+        mm_region_free(vm, region);
+    }
+}
+
+void mm_vm_publish_region(MmVM *vm, uint32_t id, MmRegion *region)
+{
+    g_mutex_lock(&vm->regions_lock);
+    vm->regions[id] = region;
+    g_mutex_unlock(&vm->regions_lock);
+}
+
+MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier)
+{
+    if (entry_tier < MM_TIER_FIRST ||
+        entry_tier - MM_TIER_FIRST >= vm->nr_tiers) {
+        return NULL;
+    }
+    return vm->tiers[entry_tier - MM_TIER_FIRST];
+}
+
+bool mm_region_reconciled(const MmRegion *region, uint64_t page)
+{
+    uint64_t chunk = page / MM_CHUNK_PAGES;
+
+    return qatomic_load_acquire(&region->reconciled[BIT_WORD(chunk)]) &
+           BIT_MASK(chunk);
+}
+
+void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
+                 const char *fmt, ...)
+{
+    MmPendingEvent *slot = &vm->events[kind];
+    va_list ap;
+
+    g_mutex_lock(&vm->events_lock);
+    /* the newest of a kind wins: events tell of a state */
+    memset(slot, 0, sizeof(*slot));
+    slot->pending = true;
+    slot->event.kind = kind;
+    slot->event.region = region;
+    slot->event.arg = arg;
+    va_start(ap, fmt);
+    g_vsnprintf(slot->event.text, sizeof(slot->event.text), fmt, ap);
+    va_end(ap);
+    g_mutex_unlock(&vm->events_lock);
+    mm_wake(vm->control_wake_fd);
+}
+
+void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page)
+{
+    uint64_t offset = page * MM_PAGE_SIZE;
+
+    qatomic_inc(&vm->state->stats.pages_lost);
+    mm_vm_event(vm, MM_EVENT_PAGE_LOST, region->id, offset,
+                "%s: the content of the page at offset 0x%" PRIx64 " is lost",
+                region->idstr, offset);
+}
+
+bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->events_lock);
+    int i;
+
+    for (i = 0; i < MM_EVENT__MAX; i++) {
+        if (vm->events[i].pending) {
+            vm->events[i].pending = false;
+            *event = vm->events[i].event;
+            return true;
+        }
+    }
+    return false;
+}
+
+void mm_wake(int eventfd)
+{
+    uint64_t one = 1;
+
+    if (TEMP_FAILURE_RETRY(write(eventfd, &one, sizeof(one))) < 0) {
+        /* the counter is full: the wake-up is pending already */
+        assert(errno == EAGAIN);
+    }
+}
+
+bool mm_unwake(int eventfd)
+{
+    uint64_t value;
+
+    return TEMP_FAILURE_RETRY(read(eventfd, &value, sizeof(value))) > 0;
+}

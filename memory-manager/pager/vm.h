@@ -1,0 +1,169 @@
+/*
+ * Managed memory pager: the one VM that this process serves
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Three threads share MmVM:
+ *
+ *  control  the main thread: talks to QEMU and to the manager, never touches
+ *           pages, may wait for the other two
+ *  fault    serves faults, discards and swap-in, owns the region table; waits
+ *           for nobody, takes no lock across I/O
+ *  reclaim  zaps, writes back and punches; waits for QEMU's zap thread and for
+ *           the tiers
+ *
+ * Data flows one way: fault -> page map -> tier, reclaim -> page map -> tier.
+ * The fault and reclaim threads meet in the page map only, and wake each other
+ * by eventfd.
+ *
+ * Lock order: nothing is taken while regions_lock, events_lock or a tier's
+ * slot lock is held.
+ */
+#ifndef MANAGED_MEMORY_VM_H
+#define MANAGED_MEMORY_VM_H
+
+#include "fault/node.h"
+#include "fault/stream.h"
+#include "limit.h"
+#include "page-map.h"
+#include "tier/tier.h"
+
+/*
+ * Threads and locks are glib's, not libqemuutil's: those bring along the RCU
+ * thread, which starts before main() and would keep the manager's rights.
+ */
+
+/* The attach scan goes by chunks of this many pages. */
+#define MM_CHUNK_PAGES 512
+
+typedef struct MmFault MmFault;
+typedef struct MmReclaim MmReclaim;
+
+/* One managed RAMBlock. */
+typedef struct MmRegion {
+    /* fixed once the region is in the table */
+    uint32_t id;
+    uint64_t size;              /* bytes */
+    uint64_t nr_pages;
+    uint64_t limit;             /* its share of the VM's, or MM_LIMIT_NONE */
+    uint64_t hva;               /* where QEMU maps it */
+    char idstr[MM_IDSTR_LEN];
+    int ram_fd;
+    int map_fd;
+    int dma_fd;
+    void *map_mem;
+    uint64_t map_size;
+    uint32_t *dma;              /* per MM_DMA_CHUNK; hostile */
+    uint64_t dma_size;
+    MmPageMap map;
+
+    /* fault thread */
+    MmStreams streams;          /* of faults */
+    uint64_t scan_next;         /* attach scan: first chunk not looked at */
+
+    /* atomic */
+    unsigned long *reconciled;  /* per chunk, set by the fault thread */
+    int refs;
+} MmRegion;
+
+/* Something the control thread has to tell QEMU. */
+typedef struct MmPendingEvent {
+    bool pending;
+    MmMsgEvent event;
+} MmPendingEvent;
+
+typedef struct MmVM {
+    /* fixed after start */
+    MmIdentity id;
+    char name[MM_NAME_LEN];
+    uint32_t qemu_pid;
+    uint32_t proto_version;
+    uint64_t hello_seq;         /* of the HELLO to answer */
+    uint64_t lost_ns;           /* when QEMU lost the former pager, or 0 */
+    int connection;
+    int control;                /* to the manager that started us */
+    int listen;                 /* where a new manager connects */
+    int lock_fd;
+    int uffd_dev;               /* or -1 */
+    int proc_fd;                /* a mount of /proc/self/fd alone */
+    MmNodes *nodes;             /* NULL: one NUMA node */
+    int state_fd;
+    int ring_fd;
+    int kick_fd;                /* eventfd: discards posted */
+    int zap_fd;                 /* our end of the zap channel */
+    int control_wake_fd;        /* eventfd for the control thread */
+    MmState *state;
+    MmRing *ring;               /* hostile */
+    MmTier *tiers[MM_MAX_TIERS];
+    unsigned nr_tiers;
+    MmFault *fault;
+    MmReclaim *reclaim;
+
+    /* set once by the control thread, before there is a region */
+    int uffd;
+
+    /* written by the fault thread under regions_lock; others read under it */
+    GMutex regions_lock;
+    MmRegion *regions[MM_MAX_REGIONS];
+
+    /* protected by events_lock */
+    GMutex events_lock;
+    MmPendingEvent events[MM_EVENT__MAX];
+
+    /* atomic */
+    uint64_t total_resident;    /* pages, those being filled included */
+    uint64_t total_size;        /* bytes of all regions */
+    MmLimit limit;
+    bool serving;
+    bool scan_done;             /* every region is reconciled */
+    bool reclaim_rests;         /* everything comes in, nothing goes out */
+    bool reclaim_resting;       /* and no page is on its way out any more */
+} MmVM;
+
+/** mm_vm_region_get: region by id with a reference, or NULL; any thread. */
+MmRegion *mm_vm_region_get(MmVM *vm, uint32_t id);
+
+/** mm_vm_region_nth: @nth region of the table with a reference, or NULL. */
+MmRegion *mm_vm_region_nth(MmVM *vm, unsigned nth);
+
+/** mm_vm_overlaps: does [@hva, @hva + @size) touch a region?  Any thread. */
+bool mm_vm_overlaps(MmVM *vm, uint64_t hva, uint64_t size);
+
+/** mm_region_put: drop a reference; the last one frees. */
+void mm_region_put(MmVM *vm, MmRegion *region);
+
+/**
+ * mm_vm_publish_region: put a region into the table, or take it out (NULL)
+ *
+ * Fault thread only.
+ */
+void mm_vm_publish_region(MmVM *vm, uint32_t id, MmRegion *region);
+
+/** mm_vm_tier: the tier that an entry names, or NULL; any thread. */
+MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier);
+
+/** mm_region_reconciled: may more than faults use the entry of @page? */
+bool mm_region_reconciled(const MmRegion *region, uint64_t page);
+
+/** mm_vm_event: have the control thread send an event; any thread. */
+void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
+                 const char *fmt, ...) G_GNUC_PRINTF(5, 6);
+
+/** mm_vm_page_lost: count a page whose content is gone, and say so. */
+void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page);
+
+/** mm_vm_take_event: next event to send; control thread. */
+bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event);
+
+/** mm_wake: add one to an eventfd; any thread. */
+void mm_wake(int eventfd);
+
+/** mm_unwake: reset an eventfd; false if it was not set. */
+bool mm_unwake(int eventfd);
+
+/* Counters in MmState have one writing thread each, but for pages_lost. */
+#define MM_STAT_ADD(vm, counter, n)                                     \
+    qatomic_set(&(vm)->state->stats.counter,                            \
+                (vm)->state->stats.counter + (n))
+
+#endif
