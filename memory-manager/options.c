@@ -1,0 +1,460 @@
+/*
+ * qemu-memory-manager: what the command line says
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Relative paths are made absolute here, because a daemon changes its working
+ * directory. Everything has a default; what cannot work is refused at start,
+ * with the way out in the message, and not when the first VM attaches.
+ */
+#include "qemu/osdep.h"
+#include <getopt.h>
+#include <grp.h>
+#include "qapi/error.h"
+#include "qemu/config-file.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/help_option.h"
+#include "qemu/help-texts.h"
+#include "qemu/log.h"
+#include "qemu/option.h"
+#include "qemu-version.h"
+#include "trace/control.h"
+#include "options.h"
+
+#define DEFAULT_TIER_PATH "/var/lib/qemu-memory-manager/swap"
+#define DEFAULT_ATTACH_GROUP "kvm"
+#define DEFAULT_MAX_VMS_PER_USER 512
+#define PAGER_NAME "qemu-memory-pager"
+
+enum {
+    OPTION_ATTACH_GROUP = 256,
+    OPTION_ATTACH_MODE,
+    OPTION_DAEMONIZE,
+    OPTION_FOREGROUND,
+    OPTION_LIMIT,
+    OPTION_MAX_VMS,
+    OPTION_PAGER,
+    OPTION_PAGER_CGROUP,
+    OPTION_PIDFILE,
+    OPTION_QMP,
+    OPTION_RUN_DIR,
+    OPTION_TIER,
+};
+
+static const struct option long_options[] = {
+    { "attach-group", required_argument, NULL, OPTION_ATTACH_GROUP },
+    { "attach-mode", required_argument, NULL, OPTION_ATTACH_MODE },
+    { "daemonize", no_argument, NULL, OPTION_DAEMONIZE },
+    { "foreground", no_argument, NULL, OPTION_FOREGROUND },
+    { "help", no_argument, NULL, 'h' },
+    { "limit", required_argument, NULL, OPTION_LIMIT },
+    { "max-vms-per-user", required_argument, NULL, OPTION_MAX_VMS },
+    { "pager", required_argument, NULL, OPTION_PAGER },
+    { "pager-cgroup", required_argument, NULL, OPTION_PAGER_CGROUP },
+    { "pidfile", required_argument, NULL, OPTION_PIDFILE },
+    { "qmp", required_argument, NULL, OPTION_QMP },
+    { "run-dir", required_argument, NULL, OPTION_RUN_DIR },
+    { "tier", required_argument, NULL, OPTION_TIER },
+    { "trace", required_argument, NULL, 'T' },
+    { "version", no_argument, NULL, 'V' },
+    { 0, 0, 0, 0 }
+};
+
+static QemuOptsList tier_opts = {
+    .name = "tier",
+    .implied_opt_name = "type",
+    .head = QTAILQ_HEAD_INITIALIZER(tier_opts.head),
+    .desc = {
+        {
+            .name = "type",
+            .type = QEMU_OPT_STRING,
+            .help = "kind of tier: file",
+        }, {
+            .name = "name",
+            .type = QEMU_OPT_STRING,
+            .help = "name in queries (default: swap)",
+        }, {
+            .name = "path",
+            .type = QEMU_OPT_STRING,
+            .help = "directory for the VMs' unnamed files",
+        }, {
+            .name = "size",
+            .type = QEMU_OPT_SIZE,
+            .help = "most that one VM can have in it (default: no limit)",
+        }, {
+            .name = "overcommit",
+            .type = QEMU_OPT_BOOL,
+            .help = "do not reserve space when a VM attaches (default: off)",
+        },
+        { /* end of list */ }
+    },
+};
+
+static void help(void)
+{
+    printf(
+"Usage: %s [options]\n"
+"Host service for the managed memory of QEMU's virtual machines\n"
+"\n"
+"QEMU connects to it with -object memory-backend-managed. It starts one\n"
+"qemu-memory-pager per VM, which keeps the VM below its resident limit.\n"
+"qemu-memctl shows and controls what it manages.\n"
+"\n"
+"Where:\n"
+"  --run-dir DIR          sockets and state of running VMs\n"
+"                         (default: " MM_DEFAULT_RUN_DIR ")\n"
+"  --qmp PATH             QMP socket (default: RUN-DIR/" MM_QMP_SOCKET_NAME
+")\n"
+"  --pager PATH           the pager's program\n"
+"                         (default: beside this program, or in libexecdir)\n"
+"\n"
+"Memory:\n"
+"  --tier [type=]file[,name=NAME][,path=DIR][,size=SIZE][,overcommit=on|off]\n"
+"                         where memory goes that is not resident; --tier help\n"
+"                         explains (default: " DEFAULT_TIER_PATH ")\n"
+"  --limit SIZE|none      resident limit of VMs that do not set one\n"
+"                         (default: none)\n"
+"\n"
+"Who may attach:\n"
+"  --attach-mode MODE     access mode of RUN-DIR/" MM_ATTACH_SOCKET_NAME
+", octal\n"
+"                         (default: 0660)\n"
+"  --attach-group GROUP   its group (default: " DEFAULT_ATTACH_GROUP
+" if there is one and the\n"
+"                         manager is root, else that of the manager)\n"
+"  --max-vms-per-user N   VMs that one user can have attached (default: %d)\n"
+"  --pager-cgroup vm|none vm: a pager joins the cgroups of its QEMU, so that\n"
+"                         the VM is charged for its work (default: vm)\n"
+"\n"
+"Running:\n"
+"  --foreground           do not daemonize (default)\n"
+"  --daemonize            go into the background once everything is set up\n"
+"  --pidfile PATH         write the process ID there\n"
+"  -D FILE                write messages and traces there\n"
+"  -d ITEM[,...]          log these items, such as trace:mm_*; see -d help\n"
+"  -T, --trace [[enable=]PATTERN][,events=FILE][,file=FILE]\n"
+"                         enable trace events\n"
+"  -h, --help             this text\n"
+"  -V, --version          the version\n"
+"\n"
+QEMU_HELP_BOTTOM "\n", g_get_prgname(), DEFAULT_MAX_VMS_PER_USER);
+}
+
+static char *absolute(const char *path)
+{
+    g_autofree char *cwd = g_get_current_dir();
+
+    return g_path_is_absolute(path) ? g_strdup(path)
+                                    : g_build_filename(cwd, path, NULL);
+}
+
+static void set_path(char **where, const char *path)
+{
+    g_free(*where);
+    *where = absolute(path);
+}
+
+static void parse_tier(MmOptions *opts, const char *arg)
+{
+    g_autofree char *path = NULL;
+    MmTierConf *tier = &opts->tiers[0];
+    QemuOpts *o;
+
+    if (is_help_option(arg)) {
+        qemu_opts_print_help(&tier_opts, true);
+        exit(EXIT_SUCCESS);
+    }
+    o = qemu_opts_parse_noisily(&tier_opts, arg, true);
+    if (!o) {
+        exit(EXIT_FAILURE);
+    }
+    if (opts->nr_tiers) {
+        error_report("there can be only one tier in this release");
+        exit(EXIT_FAILURE);
+    }
+    if (g_strcmp0(qemu_opt_get(o, "type"), "file")) {
+        error_report("a tier needs a type, and the only one is 'file'");
+        error_printf("Try: --tier file,path=DIR\n");
+        exit(EXIT_FAILURE);
+    }
+    tier->name = g_strdup(qemu_opt_get(o, "name") ?: "swap");
+    if (strlen(tier->name) >= MM_NAME_LEN) {
+        error_report("the tier's name is longer than %d bytes",
+                     MM_NAME_LEN - 1);
+        exit(EXIT_FAILURE);
+    }
+    tier->path = absolute(qemu_opt_get(o, "path") ?: DEFAULT_TIER_PATH);
+    tier->vm_size = qemu_opt_get_size(o, "size", 0);
+    tier->overcommit = qemu_opt_get_bool(o, "overcommit", false);
+    opts->nr_tiers = 1;
+    qemu_opts_del(o);
+}
+
+static uint64_t parse_limit(const char *arg)
+{
+    uint64_t limit;
+
+    if (g_str_equal(arg, "none")) {
+        return MM_LIMIT_NONE;
+    }
+    if (qemu_strtosz(arg, NULL, &limit) < 0 || !limit) {
+        error_report("'%s' is not a limit", arg);
+        error_printf("Use a size like 512M or 4G, or 'none'.\n");
+        exit(EXIT_FAILURE);
+    }
+    return limit;
+}
+
+static mode_t parse_mode(const char *arg)
+{
+    unsigned mode;
+
+    if (qemu_strtoui(arg, NULL, 8, &mode) < 0 || (mode & ~0666)) {
+        error_report("'%s' is not an access mode", arg);
+        error_printf("Use octal digits: 0600, 0660 or 0666, for example.\n");
+        exit(EXIT_FAILURE);
+    }
+    return mode;
+}
+
+static gid_t parse_group(const char *arg)
+{
+    struct group *group = getgrnam(arg);
+    unsigned gid;
+
+    if (group) {
+        return group->gr_gid;
+    }
+    if (qemu_strtoui(arg, NULL, 10, &gid) < 0) {
+        error_report("there is no group '%s'", arg);
+        exit(EXIT_FAILURE);
+    }
+    return gid;
+}
+
+static uint32_t parse_count(const char *option, const char *arg)
+{
+    unsigned n;
+
+    if (qemu_strtoui(arg, NULL, 10, &n) < 0 || !n) {
+        error_report("%s needs a number above 0, not '%s'", option, arg);
+        exit(EXIT_FAILURE);
+    }
+    return n;
+}
+
+static bool parse_cgroup(const char *arg)
+{
+    if (!g_str_equal(arg, "vm") && !g_str_equal(arg, "none")) {
+        error_report("--pager-cgroup is 'vm' or 'none', not '%s'", arg);
+        exit(EXIT_FAILURE);
+    }
+    return g_str_equal(arg, "vm");
+}
+
+static void parse_log_items(const char *arg)
+{
+    int mask = qemu_str_to_log_mask(arg);
+
+    if (!mask) {
+        qemu_print_log_usage(stdout);
+        exit(is_help_option(arg) ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    qemu_set_log(mask, &error_fatal);
+}
+
+static void parse_option(MmOptions *opts, int c)
+{
+    switch (c) {
+    case OPTION_ATTACH_GROUP:
+        opts->attach_gid = parse_group(optarg);
+        break;
+    case OPTION_ATTACH_MODE:
+        opts->attach_mode = parse_mode(optarg);
+        break;
+    case OPTION_DAEMONIZE:
+    case OPTION_FOREGROUND:
+        break;                  /* see mm_options_parse_early() */
+    case OPTION_LIMIT:
+        opts->limit = parse_limit(optarg);
+        break;
+    case OPTION_MAX_VMS:
+        opts->max_vms_per_user = parse_count("--max-vms-per-user", optarg);
+        break;
+    case OPTION_PAGER:
+        set_path(&opts->pager_path, optarg);
+        break;
+    case OPTION_PAGER_CGROUP:
+        opts->pager_in_vm_cgroup = parse_cgroup(optarg);
+        break;
+    case OPTION_PIDFILE:
+        set_path(&opts->pid_file, optarg);
+        break;
+    case OPTION_QMP:
+        set_path(&opts->qmp_path, optarg);
+        break;
+    case OPTION_RUN_DIR:
+        set_path(&opts->run_dir, optarg);
+        break;
+    case OPTION_TIER:
+        parse_tier(opts, optarg);
+        break;
+    case 'D':
+        set_path(&opts->log_file, optarg);
+        break;
+    case 'd':
+        parse_log_items(optarg);
+        break;
+    case 'T':
+        trace_opt_parse(optarg);
+        break;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+/* The pager lies beside the manager, in the build tree or installed. */
+static char *find_pager(void)
+{
+    g_autofree char *exe = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = g_path_get_dirname(exe ?: "/usr/bin/x");
+    g_autofree char *helpers = get_relocated_path(CONFIG_QEMU_HELPERDIR);
+    char *places[] = {
+        g_build_filename(helpers, PAGER_NAME, NULL),
+        g_build_filename(dir, PAGER_NAME, NULL),
+        g_build_filename(dir, "pager", PAGER_NAME, NULL),
+    };
+    char *found = NULL;
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(places); i++) {
+        if (!found && access(places[i], X_OK) == 0) {
+            found = g_steal_pointer(&places[i]);
+        }
+        g_free(places[i]);
+    }
+    return found;
+}
+
+static void fill_defaults(MmOptions *opts)
+{
+    if (!opts->run_dir) {
+        opts->run_dir = g_strdup(MM_DEFAULT_RUN_DIR);
+    }
+    if (!opts->qmp_path) {
+        opts->qmp_path = g_build_filename(opts->run_dir, MM_QMP_SOCKET_NAME,
+                                          NULL);
+    }
+    if (!opts->nr_tiers) {
+        parse_tier(opts, "file");
+    }
+    if (!opts->pager_path) {
+        opts->pager_path = find_pager();
+    }
+    if (!opts->pager_path || access(opts->pager_path, X_OK)) {
+        error_report("cannot execute the pager, %s%s%s",
+                     opts->pager_path ?: PAGER_NAME,
+                     opts->pager_path ? ": " : "",
+                     opts->pager_path ? strerror(errno) : " is not installed");
+        error_printf("Install it beside this program, or name it with "
+                     "--pager PATH.\n");
+        exit(EXIT_FAILURE);
+    }
+}
+
+static int next_option(int argc, char **argv)
+{
+    return getopt_long(argc, argv, "hVD:d:T:", long_options, NULL);
+}
+
+bool mm_options_parse_early(int argc, char **argv)
+{
+    bool daemonize = false;
+    int c;
+
+    while ((c = next_option(argc, argv)) != -1) {
+        switch (c) {
+        case OPTION_DAEMONIZE:
+        case OPTION_FOREGROUND:
+            daemonize = c == OPTION_DAEMONIZE;
+            break;
+        case 'h':
+            help();
+            exit(EXIT_SUCCESS);
+        case 'V':
+            printf("qemu-memory-manager version " QEMU_FULL_VERSION "\n"
+                   QEMU_COPYRIGHT "\n");
+            exit(EXIT_SUCCESS);
+        case '?':
+            fprintf(stderr, "Try '%s --help' for the options.\n",
+                    g_get_prgname());
+            exit(EXIT_FAILURE);
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "%s: '%s' is not an option\n"
+                "Try '%s --help' for the options.\n",
+                g_get_prgname(), argv[optind], g_get_prgname());
+        exit(EXIT_FAILURE);
+    }
+    return daemonize;
+}
+
+void mm_options_parse(MmOptions *opts, int argc, char **argv)
+{
+    struct group *group = getgrnam(DEFAULT_ATTACH_GROUP);
+    int c;
+
+    *opts = (MmOptions) {
+        .attach_mode = 0660,
+        .attach_gid = group && geteuid() == 0 ? group->gr_gid : getegid(),
+        .limit = MM_LIMIT_NONE,
+        .max_vms_per_user = DEFAULT_MAX_VMS_PER_USER,
+        .pager_in_vm_cgroup = true,
+        .tiers[0].dirfd = -1,
+    };
+    optind = 1;
+    while ((c = next_option(argc, argv)) != -1) {
+        parse_option(opts, c);
+    }
+    fill_defaults(opts);
+}
+
+/* VMs' files are unnamed, so that they vanish with the VM, however it ends. */
+static bool check_unnamed_files(MmTierConf *tier, Error **errp)
+{
+    ERRP_GUARD();
+    int fd = openat(tier->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "cannot make an unnamed file in %s",
+                         tier->path);
+        error_append_hint(errp, "Choose a directory on a local file system "
+                          "with O_TMPFILE, such as ext4, XFS or Btrfs, with "
+                          "--tier file,path=DIR.\n");
+        return false;
+    }
+    close(fd);
+    return true;
+}
+
+bool mm_tier_open(MmTierConf *tier, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (g_mkdir_with_parents(tier->path, 0700)) {
+        error_setg_errno(errp, errno, "cannot create the tier's directory %s",
+                         tier->path);
+        error_append_hint(errp, "Choose another one with "
+                          "--tier file,path=DIR.\n");
+        return false;
+    }
+    tier->dirfd = open(tier->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (tier->dirfd < 0) {
+        error_setg_errno(errp, errno, "cannot open the tier's directory %s",
+                         tier->path);
+        return false;
+    }
+    return check_unnamed_files(tier, errp);
+}

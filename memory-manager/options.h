@@ -1,0 +1,62 @@
+/*
+ * qemu-memory-manager: what the command line says
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MEMORY_MANAGER_OPTIONS_H
+#define MEMORY_MANAGER_OPTIONS_H
+
+#include "managed-memory/proto.h"
+
+/* A tier; @dirfd is -1 until mm_tier_open(). */
+typedef struct MmTierConf {
+    char *name;
+    char *path;                 /* absolute */
+    uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
+    bool overcommit;            /* reserve no space when a VM attaches */
+    int dirfd;
+} MmTierConf;
+
+/* Fixed once the command line is parsed; paths are absolute. */
+typedef struct MmOptions {
+    char *run_dir;
+    char *qmp_path;
+    char *pager_path;
+    char *pid_file;
+    char *log_file;
+    mode_t attach_mode;
+    gid_t attach_gid;
+    uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
+    uint32_t max_vms_per_user;
+    bool pager_in_vm_cgroup;
+    MmTierConf tiers[MM_MAX_TIERS];
+    unsigned nr_tiers;
+} MmOptions;
+
+/**
+ * mm_options_parse_early: what has to be known before there are threads
+ *
+ * Prints and exits for --help and --version. Returns whether to daemonize.
+ */
+bool mm_options_parse_early(int argc, char **argv);
+
+/**
+ * mm_options_parse: parse the command line
+ *
+ * @opts: filled in, with defaults for what is not given
+ *
+ * Prints and exits on errors, for which the monitor has to be set up. Trace
+ * and log options take effect at once.
+ */
+void mm_options_parse(MmOptions *opts, int argc, char **argv);
+
+/**
+ * mm_tier_open: create a tier's directory if needed, and see if it will do
+ *
+ * @tier: its dirfd is set
+ *
+ * Returns true on success.
+ */
+bool mm_tier_open(MmTierConf *tier, Error **errp);
+
+#endif

@@ -1,0 +1,212 @@
+/*
+ * qemu-memory-manager: QMP commands
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The dispatcher runs one command at a time, so each of these ends within
+ * MM_QUERY_TIMEOUT_MS, whatever pagers do. See operation.c for what takes
+ * longer.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/coroutine.h"
+#include "qemu/main-loop.h"
+#include "memory-manager/qapi/qapi-commands-memory-manager.h"
+#include "memory-manager/qapi/qapi-emit-events.h"
+#include "vm.h"
+
+/*
+ * The monitor limits the rate of some of QEMU's events. It knows them by
+ * number, and ours have numbers of their own: they must stay below the first
+ * that is limited (WATCHDOG).
+ */
+QEMU_BUILD_BUG_ON(QAPI_EVENT__MAX > 8);
+
+static MmManager *manager;
+
+void mm_qmp_init(MmManager *mgr)
+{
+    manager = mgr;
+}
+
+static ManagedVM *describe_vm(MmVM *vm)
+{
+    ManagedVM *out = g_new0(ManagedVM, 1);
+
+    out->uuid = g_strdup(vm->uuid_text);
+    out->name = g_strdup(vm->rec.name);
+    out->state = vm->state;
+    out->qemu_pid = vm->rec.qemu_pid;
+    out->qemu_uid = vm->rec.qemu_uid;
+    out->host_swap = vm->host_swap;
+    out->has_pager_pid = vm->pager;
+    out->pager_pid = vm->pager ? mm_process_pid(vm->pager) : 0;
+    out->operation = mm_operation_describe(&vm->operation);
+    out->has_operation = out->operation;
+    mm_snapshot_describe(vm, qapi_ManagedVM_base(out));
+    return out;
+}
+
+ManagedVMList *coroutine_fn qmp_query_managed_vms(bool has_vm, const char *id,
+                                                  Error **errp)
+{
+    ManagedVMList *list = NULL, **tail = &list;
+    const char *match = has_vm ? id : NULL;
+    MmVM *vm;
+
+    mm_snapshot_refresh(manager, match);
+    QTAILQ_FOREACH(vm, &manager->vms, next) {
+        if (!match || mm_vm_matches(vm, match)) {
+            QAPI_LIST_APPEND(tail, describe_vm(vm));
+        }
+    }
+    return list;
+}
+
+static ManagedTier *describe_tier(int index)
+{
+    const MmTierConf *conf = &manager->opts.tiers[index];
+    ManagedTier *out = g_new0(ManagedTier, 1);
+    MmVM *vm;
+
+    out->name = g_strdup(conf->name);
+    out->type = MANAGED_TIER_TYPE_FILE;
+    out->path = g_strdup(conf->path);
+    out->has_vm_size = conf->vm_size;
+    out->vm_size = conf->vm_size;
+    out->overcommit = conf->overcommit;
+    QTAILQ_FOREACH(vm, &manager->vms, next) {
+        if (index < vm->snapshot.vm.nr_tiers) {
+            out->used += vm->snapshot.vm.tier_used[index];
+            out->reserved += vm->snapshot.vm.tier_size[index];
+        }
+    }
+    return out;
+}
+
+ManagedTierList *coroutine_fn qmp_query_managed_tiers(Error **errp)
+{
+    ManagedTierList *list = NULL, **tail = &list;
+    int i;
+
+    mm_snapshot_refresh(manager, NULL);
+    for (i = 0; i < manager->opts.nr_tiers; i++) {
+        QAPI_LIST_APPEND(tail, describe_tier(i));
+    }
+    return list;
+}
+
+/* A request whose answer a command waits for. */
+typedef struct Wait {
+    Coroutine *co;              /* NULL: it does not wait (yet, any more) */
+    MmMsg *answer;
+    bool answered;
+} Wait;
+
+static void request_answered(void *opaque, const MmMsg *msg)
+{
+    Wait *wait = opaque;
+
+    wait->answered = true;
+    wait->answer = msg ? g_memdup2(msg, sizeof(*msg)) : NULL;
+    if (wait->co) {
+        aio_co_wake(g_steal_pointer(&wait->co));
+    }
+}
+
+static void request_timed_out(void *opaque)
+{
+    Wait *wait = opaque;
+
+    if (wait->co) {
+        aio_co_wake(g_steal_pointer(&wait->co));
+    }
+}
+
+/* Ask a pager and wait for the answer; NULL with @errp set if there is none. */
+static MmMsg *coroutine_fn ask_pager(const char *id, MmMsgType type,
+                                     const void *payload, size_t len,
+                                     MmMsgType expected, Error **errp)
+{
+    MmVM *vm = mm_vm_find(manager, id, errp);
+    Wait wait = {};
+    QEMUTimer *timer;
+    MmLink *link;
+    uint64_t seq;
+
+    if (!vm || !mm_vm_connect(vm, errp)) {
+        return NULL;
+    }
+    link = vm->link;
+    seq = mm_link_request(link, type, payload, len, request_answered, &wait,
+                          errp);
+    if (!seq) {
+        return NULL;
+    }
+    timer = timer_new_ms(QEMU_CLOCK_REALTIME, request_timed_out, &wait);
+    timer_mod(timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                     MM_QUERY_TIMEOUT_MS);
+    wait.co = qemu_coroutine_self();
+    qemu_coroutine_yield();
+    timer_free(timer);
+    if (!wait.answered) {
+        mm_link_forget(link, seq);
+        error_setg(errp, "the pager of VM %s has not answered within %d ms; "
+                   "it may still do what was asked", id, MM_QUERY_TIMEOUT_MS);
+        return NULL;
+    }
+    if (!mm_reply_ok(wait.answer, expected, errp)) {
+        g_free(wait.answer);
+        return NULL;
+    }
+    return wait.answer;
+}
+
+void coroutine_fn qmp_managed_vm_set_limit(const char *id, uint64_t limit,
+                                           Error **errp)
+{
+    MmMsgAmount amount = { .value = limit ?: MM_LIMIT_NONE };
+
+    g_free(ask_pager(id, MM_MSG_SET_LIMIT, &amount, sizeof(amount), MM_MSG_OK,
+                     errp));
+}
+
+ManagedVMGivenUp *coroutine_fn qmp_managed_vm_give_up(const char *id,
+                                                      Error **errp)
+{
+    g_autofree MmMsg *answer = ask_pager(id, MM_MSG_GIVE_UP, NULL, 0,
+                                         MM_MSG_AMOUNT, errp);
+    ManagedVMGivenUp *out;
+
+    if (!answer) {
+        return NULL;
+    }
+    out = g_new0(ManagedVMGivenUp, 1);
+    out->pages = ((const MmMsgAmount *)answer->payload)->value;
+    return out;
+}
+
+static ManagedVMOperation *start_operation(const char *id,
+                                           ManagedVMOperationType type,
+                                           uint64_t bytes, Error **errp)
+{
+    MmVM *vm = mm_vm_find(manager, id, errp);
+
+    return vm ? mm_operation_start(vm, type, bytes, errp) : NULL;
+}
+
+ManagedVMOperation *qmp_managed_vm_evict(const char *id, uint64_t bytes,
+                                         Error **errp)
+{
+    return start_operation(id, MANAGEDVM_OPERATION_TYPE_EVICT, bytes, errp);
+}
+
+ManagedVMOperation *qmp_managed_vm_swap_in(const char *id, Error **errp)
+{
+    return start_operation(id, MANAGEDVM_OPERATION_TYPE_SWAP_IN, 0, errp);
+}
+
+ManagedVMOperation *qmp_managed_vm_detach(const char *id, Error **errp)
+{
+    return start_operation(id, MANAGEDVM_OPERATION_TYPE_DETACH, 0, errp);
+}

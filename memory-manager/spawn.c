@@ -1,0 +1,205 @@
+/*
+ * qemu-memory-manager: starting a pager
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What needs privilege is done here, before the pager's program runs and
+ * jails itself: the child stands still until the manager has moved it into
+ * the VM's cgroups, so that not a page of it is charged elsewhere. Failing to
+ * do so is not worth a VM: it is reported, and the pager starts all the same.
+ *
+ * The child of a threaded process may call async-signal-safe functions only.
+ */
+#include "qemu/osdep.h"
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "managed-memory/msg.h"
+#include "cgroup.h"
+#include "spawn.h"
+#include "trace.h"
+
+/* A guest stalls while its pager is killed: let the kernel find others. */
+#define PAGER_OOM_SCORE_ADJ "-900"
+
+#define CHILD_CONTROL_FD 3
+#define EXIT_CANNOT_EXEC 127
+
+static G_NORETURN void child_fail(const char *program)
+{
+    struct iovec iov[] = {
+        { (void *)"cannot run the pager's program ", 31 },
+        { (void *)program, strlen(program) },
+        { (void *)"\n", 1 },
+    };
+    ssize_t written = writev(STDERR_FILENO, iov, ARRAY_SIZE(iov));
+
+    /* The manager sees the exit status, whether stderr took this or not. */
+    (void)written;
+    _exit(EXIT_CANNOT_EXEC);
+}
+
+static G_NORETURN void run_child(const char *program, int control,
+                                 const int *go, int null)
+{
+    char *const argv[] = {
+        (char *)program, (char *)"--control",
+        (char *)stringify(CHILD_CONTROL_FD), NULL
+    };
+    sigset_t none;
+    char byte;
+
+    /* EOF: the manager has died, and nobody will send START */
+    close(go[1]);
+    if (TEMP_FAILURE_RETRY(read(go[0], &byte, 1)) != 1) {
+        _exit(0);
+    }
+    /* A signal from the manager's terminal must not reach the pagers. */
+    setsid();
+    signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0) {
+        child_fail(program);
+    }
+    if (control == CHILD_CONTROL_FD) {
+        fcntl(control, F_SETFD, 0);
+    } else if (dup2(control, CHILD_CONTROL_FD) < 0) {
+        child_fail(program);
+    }
+    /* All others are close-on-exec already; this is the second lock. */
+    syscall(__NR_close_range, CHILD_CONTROL_FD + 1, ~0U, 0);
+    execv(program, argv);
+    child_fail(program);
+}
+
+static void set_oom_score(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/oom_score_adj",
+                                            (int)pid);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    size_t len = strlen(PAGER_OOM_SCORE_ADJ);
+
+    /* Needs CAP_SYS_RESOURCE; without it the pager is as any process. */
+    if (fd < 0 || write(fd, PAGER_OOM_SCORE_ADJ, len) != len) {
+        trace_mm_spawn_no_oom_score(pid, errno);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+static void prepare_child(const MmOptions *opts, pid_t pid, pid_t qemu_pid)
+{
+    Error *err = NULL;
+
+    set_oom_score(pid);
+    if (opts->pager_in_vm_cgroup && !mm_cgroup_join(pid, qemu_pid, &err)) {
+        warn_reportf_err(err, "pager %d is not charged to its VM, process %d: ",
+                         (int)pid, (int)qemu_pid);
+    }
+}
+
+static pid_t fork_pager(const MmOptions *opts, int control, const int *go,
+                        int null, Error **errp)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        run_child(opts->pager_path, control, go, null);
+    }
+    if (pid < 0) {
+        error_setg_errno(errp, errno, "cannot make a process for the pager");
+    }
+    return pid;
+}
+
+pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
+                     Error **errp)
+{
+    int sockets[2];
+    int go[2] = { -1, -1 };
+    int null;
+    pid_t pid = -1;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets)) {
+        error_setg_errno(errp, errno, "cannot make a control socket");
+        return -1;
+    }
+    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0 && g_unix_open_pipe(go, FD_CLOEXEC, NULL)) {
+        pid = fork_pager(opts, sockets[1], go, null, errp);
+    } else {
+        error_setg_errno(errp, errno, "cannot start the pager");
+    }
+    if (pid > 0) {
+        prepare_child(opts, pid, qemu_pid);
+        if (write(go[1], "", 1) != 1) {
+            error_report("cannot release pager %d: %s", (int)pid,
+                         strerror(errno));
+        }
+        g_unix_set_fd_nonblocking(sockets[0], true, NULL);
+        *control = sockets[0];
+        sockets[0] = -1;
+    }
+    close(sockets[1]);
+    if (sockets[0] >= 0) {
+        close(sockets[0]);
+    }
+    if (null >= 0) {
+        close(null);
+    }
+    if (go[0] >= 0) {
+        close(go[0]);
+        close(go[1]);
+    }
+    return pid;
+}
+
+static int send_tiers(int control, const MmOptions *opts)
+{
+    int ret = 0;
+    int i;
+
+    for (i = 0; i < opts->nr_tiers && !ret; i++) {
+        const MmTierConf *tier = &opts->tiers[i];
+        MmMsgStartTier msg = {
+            .overcommit = tier->overcommit,
+            .size = tier->vm_size,
+        };
+
+        pstrcpy(msg.name, sizeof(msg.name), tier->name);
+        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &msg, sizeof(msg),
+                          &tier->dirfd, 1);
+    }
+    return ret;
+}
+
+bool mm_spawn_send_start(int control, const MmOptions *opts,
+                         const MmMsgStart *start, const MmStartFds *fds,
+                         Error **errp)
+{
+    /* For kernel-mode faults; where it is missing, QEMU asks the kernel. */
+    int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    int all[MM_START_FD__MAX] = {
+        [MM_START_FD_CONNECTION] = fds->connection,
+        [MM_START_FD_LISTEN] = fds->listen,
+        [MM_START_FD_LOCK] = fds->lock,
+        [MM_START_FD_UFFD_DEV] = dev,
+    };
+    int ret = send_tiers(control, opts);
+
+    if (!ret) {
+        ret = mm_msg_send(control, MM_MSG_START, 0, start, sizeof(*start), all,
+                          dev >= 0 ? MM_START_FD__MAX : MM_START_FD_UFFD_DEV);
+    }
+    if (dev >= 0) {
+        close(dev);
+    }
+    if (ret) {
+        error_setg_errno(errp, -ret, "cannot hand the VM over to its pager");
+    }
+    return !ret;
+}

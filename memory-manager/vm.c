@@ -1,0 +1,291 @@
+/*
+ * qemu-memory-manager: one VM, from attach to removal
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A VM exists as long as its QEMU process, unless it is detached: what the
+ * pager does, or how often it dies, does not matter. A QEMU that has lost its
+ * pager depends on the cookie in the record here, since nobody else could
+ * tell its new pager from a stranger. vm-pager.c has what concerns the pager.
+ */
+#include "qemu/osdep.h"
+#include <sys/random.h>
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "memory-manager/qapi/qapi-events-memory-manager.h"
+#include "host-swap.h"
+#include "takeover.h"
+#include "trace.h"
+#include "vm.h"
+
+/* How long a pager may take to end after its QEMU has. */
+#define CLOSING_GRACE_MS 5000
+/* How often to ask a pager that was found running. */
+#define ADOPTING_RETRY_MS 500
+
+static void look_after_pager(void *opaque)
+{
+    MmVM *vm = opaque;
+
+    if (vm->state == MANAGEDVM_STATE_CLOSING && vm->pager) {
+        warn_report("VM %s: pager %d does not end by itself; killing it",
+                    vm->uuid_text, (int)mm_process_pid(vm->pager));
+        mm_process_kill(vm->pager);
+    } else if (vm->state == MANAGEDVM_STATE_ADOPTING) {
+        mm_vm_connect(vm, NULL);
+        timer_mod(vm->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                             ADOPTING_RETRY_MS);
+    } else {
+        mm_vm_report_lost(vm);
+    }
+}
+
+void mm_vm_set_state(MmVM *vm, ManagedVMState to)
+{
+    assert(mm_vm_edge_is_legal(vm->state, to));
+    trace_mm_vm_state(vm->uuid_text, ManagedVMState_str(vm->state),
+                      ManagedVMState_str(to));
+    vm->state = to;
+}
+
+static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
+{
+    MmVM *vm = g_new0(MmVM, 1);
+
+    vm->mgr = mgr;
+    vm->rec = *rec;
+    vm->state = state;
+    memcpy(vm->uuid.data, rec->uuid, MM_UUID_LEN);
+    qemu_uuid_unparse(&vm->uuid, vm->uuid_text);
+    vm->lock_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_LOCK);
+    vm->socket_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_SOCKET);
+    vm->timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_after_pager, vm);
+    mm_snapshot_init(&vm->snapshot);
+    QTAILQ_INSERT_TAIL(&mgr->vms, vm, next);
+    return vm;
+}
+
+/* Names are shown on terminals and in logs. */
+static void copy_name(char *to, const char *from)
+{
+    int i;
+
+    for (i = 0; i < MM_NAME_LEN - 1 && from[i]; i++) {
+        to[i] = g_ascii_isprint(from[i]) ? from[i] : '?';
+    }
+    to[i] = '\0';
+}
+
+static bool make_record(MmRecord *rec, const MmHelloPeer *peer, Error **errp)
+{
+    QemuUUID uuid;
+
+    qemu_uuid_generate(&uuid);
+    *rec = (MmRecord) {
+        .magic = MM_RECORD_MAGIC,
+        .version = MM_RECORD_VERSION,
+        .qemu_uid = peer->uid,
+        .qemu_pid = peer->pid,
+    };
+    memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
+    copy_name(rec->name, peer->hello->name);
+    if (getrandom(rec->cookie, MM_COOKIE_LEN, 0) != MM_COOKIE_LEN) {
+        error_setg_errno(errp, errno, "cannot get random bytes");
+        return false;
+    }
+    return true;
+}
+
+static void check_host_swap(MmVM *vm)
+{
+    vm->host_swap = mm_host_swap_may_hit(vm->rec.qemu_pid);
+    if (vm->host_swap) {
+        warn_report("VM %s (%s): the kernel may swap this VM's memory a second "
+                    "time. Set memory.swap.max=0 on its cgroup (v2), or "
+                    "switch the host's swap off.", vm->uuid_text,
+                    vm->rec.name);
+    }
+}
+
+bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp)
+{
+    MmRecord rec;
+    MmVM *vm;
+
+    if (!make_record(&rec, peer, errp)) {
+        return false;
+    }
+    vm = new_vm(mgr, &rec, MANAGEDVM_STATE_LOST);
+    vm->qemu = mm_process_open_peer(peer->sock, peer->pid, mm_vm_qemu_exit, vm,
+                                    errp);
+    if (vm->qemu) {
+        check_host_swap(vm);
+        vm->rec.qemu_start = mm_process_start(vm->qemu);
+        if (mm_record_write(vm->lock_path, &vm->rec, errp) &&
+            mm_vm_start_pager(vm, peer->sock, peer->seq, peer->version, false,
+                              errp)) {
+            info_report("VM %s (%s, process %d of user %d): attached",
+                        vm->uuid_text, vm->rec.name, (int)peer->pid,
+                        (int)peer->uid);
+            qapi_event_send_managed_vm_attached(vm->uuid_text, vm->rec.name);
+            return true;
+        }
+    }
+    if (vm->pager) {
+        mm_vm_close(vm);        /* it ends, having got no START */
+    } else {
+        mm_vm_free(vm);
+    }
+    return false;
+}
+
+static void adopt_running_pager(MmVM *vm)
+{
+    Error *err = NULL;
+
+    vm->pager = mm_process_open(vm->rec.pager_pid, vm->rec.pager_start,
+                                mm_vm_pager_exit, vm, &err);
+    if (!vm->pager) {
+        error_reportf_err(err, "VM %s: its lock is held, but not by the "
+                          "process of the record: ", vm->uuid_text);
+        mm_vm_set_state(vm, MANAGEDVM_STATE_LOST);
+        return;
+    }
+    info_report("VM %s (%s): found again, pager %d", vm->uuid_text,
+                vm->rec.name, (int)vm->rec.pager_pid);
+    look_after_pager(vm);
+}
+
+void mm_vm_adopt(MmManager *mgr, const char *path, const MmRecord *rec)
+{
+    int lock = mm_record_lock(path);
+    bool held = lock == -EAGAIN;
+    MmVM *vm = new_vm(mgr, rec, held ? MANAGEDVM_STATE_ADOPTING
+                                     : MANAGEDVM_STATE_LOST);
+
+    if (lock >= 0) {
+        close(lock);
+    }
+    if (held) {
+        adopt_running_pager(vm);
+    } else {
+        unlink(vm->socket_path);
+        vm->had_pager_lost = true;
+    }
+    vm->qemu = mm_process_open(rec->qemu_pid, rec->qemu_start,
+                               mm_vm_qemu_exit, vm, NULL);
+    if (!vm->qemu || rec->detached) {
+        mm_vm_close(vm);
+        return;
+    }
+    check_host_swap(vm);
+    if (vm->state == MANAGEDVM_STATE_LOST) {
+        info_report("VM %s (%s): found without a pager; waiting for its QEMU, "
+                    "process %d", vm->uuid_text, rec->name, rec->qemu_pid);
+    }
+}
+
+void mm_vm_qemu_exit(void *opaque, const char *how, bool crashed)
+{
+    MmVM *vm = opaque;
+
+    mm_process_close(vm->qemu);
+    vm->qemu = NULL;
+    mm_vm_close(vm);
+}
+
+void mm_vm_close(MmVM *vm)
+{
+    bool detached = vm->rec.detached;
+
+    mm_takeover_abort(vm, "the VM is being removed");
+    if (vm->state != MANAGEDVM_STATE_CLOSING) {
+        mm_vm_set_state(vm, MANAGEDVM_STATE_CLOSING);
+    }
+    if (vm->pager) {
+        timer_mod(vm->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                             CLOSING_GRACE_MS);
+        return;
+    }
+    info_report("VM %s (%s): removed, %s", vm->uuid_text, vm->rec.name,
+                detached ? "detached" : "QEMU has ended");
+    qapi_event_send_managed_vm_removed(vm->uuid_text, vm->rec.name,
+                                       detached
+                                       ? MANAGEDVM_REMOVED_REASON_DETACHED
+                                       : MANAGEDVM_REMOVED_REASON_QEMU_ENDED);
+    mm_vm_free(vm);
+}
+
+void mm_vm_free(MmVM *vm)
+{
+    unlink(vm->socket_path);
+    unlink(vm->lock_path);
+    QTAILQ_REMOVE(&vm->mgr->vms, vm, next);
+    mm_takeover_abort(vm, "the VM is being removed");
+    mm_link_free(vm->link);
+    vm->link = NULL;
+    mm_process_close(vm->pager);
+    mm_process_close(vm->qemu);
+    timer_free(vm->timer);
+    mm_operation_clear(&vm->operation);
+    g_free(vm->lost_how);
+    mm_snapshot_clear(&vm->snapshot);
+    g_free(vm->lock_path);
+    g_free(vm->socket_path);
+    g_free(vm);
+}
+
+MmVM *mm_vm_by_uuid(MmManager *mgr, const uint8_t *uuid)
+{
+    MmVM *vm;
+
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        if (!memcmp(vm->uuid.data, uuid, MM_UUID_LEN)) {
+            return vm;
+        }
+    }
+    return NULL;
+}
+
+bool mm_vm_matches(const MmVM *vm, const char *id)
+{
+    return !g_ascii_strcasecmp(vm->uuid_text, id) ||
+           g_str_equal(vm->rec.name, id);
+}
+
+MmVM *mm_vm_find(MmManager *mgr, const char *id, Error **errp)
+{
+    MmVM *found = NULL;
+    MmVM *vm;
+
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        if (!mm_vm_matches(vm, id)) {
+            continue;
+        }
+        if (found) {
+            error_setg(errp, "several VMs are named '%s'; use the UUID that "
+                       "query-managed-vms shows", id);
+            return NULL;
+        }
+        found = vm;
+    }
+    if (!found) {
+        error_setg(errp, "there is no VM with the UUID or name '%s'; "
+                   "query-managed-vms lists all", id);
+    }
+    return found;
+}
+
+void mm_vm_count(MmManager *mgr, const MmHelloPeer *peer, uint32_t *user,
+                 uint32_t *process)
+{
+    MmVM *vm;
+
+    *user = *process = 0;
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        *user += vm->rec.qemu_uid == peer->uid;
+        *process += vm->rec.qemu_pid == peer->pid;
+    }
+}
