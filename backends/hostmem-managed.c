@@ -1,0 +1,82 @@
+/*
+ * QEMU host memory backend: memory of the external memory manager
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The user's side of managed memory.  All that concerns every hostmem backend
+ * (merge, dump, prealloc, host-nodes, policy) is done by hostmem.c after
+ * alloc() and goes through the pager like any other use of the memory.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/module.h"
+#include "backends/managed-memory-internal.h"
+
+OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendManaged, MEMORY_BACKEND_MANAGED)
+
+struct HostMemoryBackendManaged {
+    HostMemoryBackend parent_obj;
+
+    ManagedConfig config;
+};
+
+static void managed_backend_memory_alloc(HostMemoryBackend *backend,
+                                         Error **errp)
+{
+    ManagedConfig *config = &MEMORY_BACKEND_MANAGED(backend)->config;
+
+    if (!backend->share) {
+        error_setg(errp, "%s is always shared, with the memory manager's "
+                   "pager; leave out share=off", TYPE_MEMORY_BACKEND_MANAGED);
+        return;
+    }
+    managed_memory_alloc(backend, config->path, config->limit, errp);
+}
+
+static ManagedConfig *managed_backend_config(Object *obj)
+{
+    return &MEMORY_BACKEND_MANAGED(obj)->config;
+}
+
+static bool managed_backend_in_use(Object *obj)
+{
+    return host_memory_backend_mr_inited(MEMORY_BACKEND(obj));
+}
+
+static void managed_backend_instance_init(Object *obj)
+{
+    managed_config_init(managed_backend_config(obj));
+    MEMORY_BACKEND(obj)->share = true;
+}
+
+static void managed_backend_finalize(Object *obj)
+{
+    managed_config_clear(managed_backend_config(obj));
+}
+
+static void managed_backend_class_init(ObjectClass *oc, void *data)
+{
+    static const ManagedConfigClass config_class = {
+        .get = managed_backend_config,
+        .in_use = managed_backend_in_use,
+    };
+
+    MEMORY_BACKEND_CLASS(oc)->alloc = managed_backend_memory_alloc;
+    managed_config_add_properties(oc, &config_class);
+}
+
+static const TypeInfo managed_backend_info = {
+    .name = TYPE_MEMORY_BACKEND_MANAGED,
+    .parent = TYPE_MEMORY_BACKEND,
+    .instance_init = managed_backend_instance_init,
+    .instance_finalize = managed_backend_finalize,
+    .class_init = managed_backend_class_init,
+    .instance_size = sizeof(HostMemoryBackendManaged),
+};
+
+static void register_types(void)
+{
+    type_register_static(&managed_backend_info);
+}
+
+type_init(register_types);

@@ -1,0 +1,100 @@
+/*
+ * Managed memory: properties that its object types have in common
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-builtin-visit.h"
+#include "qapi/visitor.h"
+#include "qom/object.h"
+#include "backends/managed-memory-internal.h"
+
+void managed_config_init(ManagedConfig *config)
+{
+    config->path = g_strdup(MM_DEFAULT_ATTACH_PATH);
+    config->limit = MM_LIMIT_NONE;
+}
+
+void managed_config_clear(ManagedConfig *config)
+{
+    g_free(config->path);
+}
+
+static bool check_unused(Object *obj, const ManagedConfigClass *cc,
+                         const char *name, Error **errp)
+{
+    if (cc->in_use(obj)) {
+        error_setg(errp, "property '%s' of %s cannot be changed later; the "
+                   "limit of a VM can, with managed-memory-set-limit", name,
+                   object_get_typename(obj));
+        return false;
+    }
+    return true;
+}
+
+static void get_path(Object *obj, Visitor *v, const char *name, void *opaque,
+                     Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+
+    visit_type_str(v, name, &cc->get(obj)->path, errp);
+}
+
+static void set_path(Object *obj, Visitor *v, const char *name, void *opaque,
+                     Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+    char *path;
+
+    if (check_unused(obj, cc, name, errp) &&
+        visit_type_str(v, name, &path, errp)) {
+        g_free(cc->get(obj)->path);
+        cc->get(obj)->path = path;
+    }
+}
+
+static void get_limit(Object *obj, Visitor *v, const char *name, void *opaque,
+                      Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+    uint64_t limit = cc->get(obj)->limit;
+
+    if (limit == MM_LIMIT_NONE) {
+        limit = 0;
+    }
+    visit_type_size(v, name, &limit, errp);
+}
+
+static void set_limit(Object *obj, Visitor *v, const char *name, void *opaque,
+                      Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+    uint64_t limit;
+
+    if (!check_unused(obj, cc, name, errp) ||
+        !visit_type_size(v, name, &limit, errp)) {
+        return;
+    }
+    if (limit == 0) {
+        error_setg(errp, "property '%s' of %s doesn't take value '0'; leave "
+                   "it out for no limit", name, object_get_typename(obj));
+        return;
+    }
+    cc->get(obj)->limit = limit;
+}
+
+void managed_config_add_properties(ObjectClass *oc,
+                                   const ManagedConfigClass *cc)
+{
+    object_class_property_add(oc, "path", "string", get_path, set_path, NULL,
+                              (void *)cc);
+    object_class_property_set_description(oc, "path",
+        "Attach socket of qemu-memory-manager (default: "
+        MM_DEFAULT_ATTACH_PATH ")");
+    object_class_property_add(oc, "limit", "size", get_limit, set_limit, NULL,
+                              (void *)cc);
+    object_class_property_set_description(oc, "limit",
+        "How much of this memory may be resident, 0 if there is no limit of "
+        "its own (default: none; ex: 512M)");
+}

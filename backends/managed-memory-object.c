@@ -1,0 +1,148 @@
+/*
+ * Managed memory for guests that are described with memfd backends
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Management software such as libvirt generates memory-backend-memfd objects
+ * and knows nothing of managed ones.  One more argument, -object
+ * managed-memory,id=ID, has the memory manager serve every shared memfd
+ * backend that is created after it, with no other change.
+ *
+ * The object's limit is that of all these backends together.  The first ones
+ * get as much of it as they can use, the later ones what is left, so that
+ * plugging in memory does not raise it.
+ *
+ * Everything here runs under the BQL.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/module.h"
+#include "qom/object_interfaces.h"
+#include "backends/managed-memory-internal.h"
+
+OBJECT_DECLARE_SIMPLE_TYPE(ManagedMemory, MANAGED_MEMORY)
+
+struct ManagedMemory {
+    Object parent_obj;
+
+    ManagedConfig config;
+};
+
+/* The one object of this type, once complete */
+static ManagedMemory *managed_memory;
+
+/* Counts regions of memfd backends, and how much of the limit they have. */
+static unsigned count_regions(uint64_t *given)
+{
+    g_autoptr(GPtrArray) regions = managed_regions_snapshot();
+    unsigned i, count = 0;
+
+    *given = 0;
+    for (i = 0; i < regions->len; i++) {
+        ManagedRegion *region = regions->pdata[i];
+        Object *owner = object_resolve_path(region->owner, NULL);
+
+        if (owner && !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND_MANAGED)) {
+            count++;
+            *given += region->limit;
+        }
+        managed_region_unref(region);
+    }
+    return count;
+}
+
+bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
+                                Error **errp)
+{
+    ManagedMemory *m = managed_memory;
+    uint64_t limit, given;
+
+    if (!m || !backend->share) {
+        return false;
+    }
+    if (hugetlb) {
+        error_setg(errp, "huge pages (hugetlb=on) cannot be managed memory; "
+                   "leave out hugetlb=on or -object %s", TYPE_MANAGED_MEMORY);
+        return true;
+    }
+    limit = m->config.limit;
+    if (limit != MM_LIMIT_NONE) {
+        count_regions(&given);
+        limit -= MIN(limit, given);
+    }
+    managed_memory_alloc(backend, m->config.path, limit, errp);
+    return true;
+}
+
+static void managed_memory_complete(UserCreatable *uc, Error **errp)
+{
+    if (managed_memory) {
+        error_setg(errp, "there is an object of type %s already; one serves "
+                   "all backends", TYPE_MANAGED_MEMORY);
+        return;
+    }
+    managed_memory = MANAGED_MEMORY(uc);
+}
+
+static bool managed_memory_can_be_deleted(UserCreatable *uc)
+{
+    uint64_t given;
+
+    return count_regions(&given) == 0;
+}
+
+static ManagedConfig *managed_memory_config(Object *obj)
+{
+    return &MANAGED_MEMORY(obj)->config;
+}
+
+static bool managed_memory_complete_already(Object *obj)
+{
+    return managed_memory == MANAGED_MEMORY(obj);
+}
+
+static void managed_memory_instance_init(Object *obj)
+{
+    managed_config_init(managed_memory_config(obj));
+}
+
+static void managed_memory_finalize(Object *obj)
+{
+    if (managed_memory == MANAGED_MEMORY(obj)) {
+        managed_memory = NULL;
+    }
+    managed_config_clear(managed_memory_config(obj));
+}
+
+static void managed_memory_class_init(ObjectClass *oc, void *data)
+{
+    static const ManagedConfigClass config_class = {
+        .get = managed_memory_config,
+        .in_use = managed_memory_complete_already,
+    };
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    ucc->complete = managed_memory_complete;
+    ucc->can_be_deleted = managed_memory_can_be_deleted;
+    managed_config_add_properties(oc, &config_class);
+}
+
+static const TypeInfo managed_memory_info = {
+    .name = TYPE_MANAGED_MEMORY,
+    .parent = TYPE_OBJECT,
+    .instance_init = managed_memory_instance_init,
+    .instance_finalize = managed_memory_finalize,
+    .class_init = managed_memory_class_init,
+    .instance_size = sizeof(ManagedMemory),
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_USER_CREATABLE },
+        { }
+    },
+};
+
+static void register_types(void)
+{
+    type_register_static(&managed_memory_info);
+}
+
+type_init(register_types);

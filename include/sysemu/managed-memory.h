@@ -1,0 +1,176 @@
+/*
+ * Managed memory: what the rest of QEMU calls
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Guest RAM whose page faults an external process serves: see
+ * docs/devel/managed-memory.rst.  This header holds the hooks, which upstream
+ * files call, and the entry points of the backends.  Every hook costs one
+ * predictable branch as long as no managed memory exists.
+ */
+#ifndef SYSEMU_MANAGED_MEMORY_H
+#define SYSEMU_MANAGED_MEMORY_H
+
+#include "qemu/atomic.h"
+
+typedef struct HostMemoryBackend HostMemoryBackend;
+
+#define TYPE_MEMORY_BACKEND_MANAGED "memory-backend-managed"
+#define TYPE_MANAGED_MEMORY "managed-memory"
+
+/* True as long as the VM has managed memory */
+extern bool managed_memory_in_use;
+
+static inline bool managed_memory_used(void)
+{
+    return unlikely(qatomic_read(&managed_memory_in_use));
+}
+
+/**
+ * managed_memory_alloc: give a memory backend its managed RAM
+ *
+ * @backend: its size is set, its memory region is not initialised yet
+ * @path: attach socket of the manager; all backends of a VM name the same
+ * @limit: what this region adds to the VM's resident limit in bytes, or
+ *         MM_LIMIT_NONE
+ * @errp: set on failure; nothing is left behind then
+ *
+ * Attaches to the manager when it is the VM's first region.  The memory is
+ * served on return, so that prealloc, mbind and the like go through the
+ * pager.  Called under the BQL; waits for the manager, for a bounded time.
+ */
+bool managed_memory_alloc(HostMemoryBackend *backend, const char *path,
+                          uint64_t limit, Error **errp);
+
+/**
+ * managed_memory_alloc_memfd: hook of memory-backend-memfd
+ *
+ * @hugetlb: the backend asks for huge pages
+ *
+ * Returns false if the backend is to allocate its memory as ever, that is
+ * unless there is an object of type managed-memory and the backend is shared.
+ * Returns true if it has been served, or @errp has been set.  Under the BQL.
+ */
+bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
+                                Error **errp);
+
+/**
+ * managed_memory_discard: hook of ram_block_discard_range()
+ *
+ * @host: page-aligned address in guest RAM
+ * @length: in bytes, page-aligned, within one RAMBlock
+ *
+ * Has the pager drop the pages, so that they read as zeros, and waits for it;
+ * between managed_memory_discard_begin() and managed_memory_discard_end()
+ * without waiting.
+ *
+ * Returns false if the range is not managed memory and the caller must
+ * discard it.  Any thread.
+ */
+bool managed_memory_discard_slow(void *host, size_t length);
+
+/**
+ * managed_memory_remap: hook of qemu_ram_remap()
+ *
+ * @host: page-aligned address in guest RAM
+ * @length: in bytes, page-aligned, within one RAMBlock
+ *
+ * A page that the hardware has lost, or that was given up, is to be fresh
+ * after a reset.  A new mapping would not be the pager's, so the poison is
+ * dropped and the page discarded.  Returns false if the range is not managed
+ * memory.  Any thread.
+ */
+bool managed_memory_remap_slow(void *host, size_t length);
+
+static inline bool managed_memory_remap(void *host, size_t length)
+{
+    return managed_memory_used() && managed_memory_remap_slow(host, length);
+}
+
+static inline bool managed_memory_discard(void *host, size_t length)
+{
+    return managed_memory_used() && managed_memory_discard_slow(host, length);
+}
+
+/**
+ * managed_memory_discard_begin: start a batch of voluntary discards
+ *
+ * Discards of this thread are posted without waiting until
+ * managed_memory_discard_end(), and are skipped rather than waited for when
+ * no pager answers.  The guest must not have been told of them before the
+ * end.  Not nested.
+ */
+void managed_memory_discard_begin(void);
+
+/** managed_memory_discard_end: wait for this thread's batch */
+void managed_memory_discard_end(void);
+
+/**
+ * managed_memory_dma_map: hook of address_space_map()
+ *
+ * @host: start of the mapping, or NULL
+ * @len: in bytes
+ *
+ * Keeps the pager from evicting the pages until managed_memory_dma_unmap().
+ * The caller may use them for DMA when this has returned.  Any thread.
+ */
+void managed_memory_dma_map_slow(void *host, uint64_t len);
+
+static inline void managed_memory_dma_map(void *host, uint64_t len)
+{
+    if (managed_memory_used()) {
+        managed_memory_dma_map_slow(host, len);
+    }
+}
+
+/**
+ * managed_memory_dma_unmap: hook of address_space_unmap()
+ *
+ * @host: as it was mapped
+ * @len: as it was mapped, or less: callers shorten what they map
+ */
+void managed_memory_dma_unmap_slow(void *host, uint64_t len);
+
+static inline void managed_memory_dma_unmap(void *host, uint64_t len)
+{
+    if (managed_memory_used()) {
+        managed_memory_dma_unmap_slow(host, len);
+    }
+}
+
+/**
+ * managed_memory_allows_vhost_user: hook of net_init_vhost_user()
+ *
+ * Returns false and sets @errp if there is managed memory.  Under the BQL.
+ */
+bool managed_memory_allows_vhost_user(Error **errp);
+
+/**
+ * managed_memory_allows_device: hook of device_set_realized()
+ *
+ * @dev: about to be realized, all of its properties set
+ *
+ * Returns false and sets @errp if the device cannot work with managed memory.
+ * Under the BQL.
+ */
+bool managed_memory_allows_device(Object *dev, Error **errp);
+
+/**
+ * managed_memory_allows_migration: hook of migrate_caps_check()
+ *
+ * @caps: array of bool indexed by MigrationCapability
+ *
+ * Returns false and sets @errp if a capability cannot work with managed
+ * memory.  Under the BQL.
+ */
+bool managed_memory_allows_migration(const bool *caps, Error **errp);
+
+/**
+ * managed_memory_report_pinning: hook of ram_block_discard_disable()
+ *
+ * Somebody who pins guest memory has just been turned away with -EBUSY, which
+ * he will report without a reason: gives it if it is managed memory.
+ */
+void managed_memory_report_pinning(void);
+
+#endif
