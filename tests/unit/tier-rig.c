@@ -1,0 +1,239 @@
+/*
+ * Unit tests: a tier on a file, with a queue and a client
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A pager has its tiers and queues until it ends, so there is no way to free
+ * them; they are kept in a list, for the leak checker to see.
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "memory-manager/pager/vm.h"
+#include "tier-inject.h"
+#include "tier-rig.h"
+
+#define SLOT_BYTES (MM_TIER_IO_PAGES * MM_PAGE_SIZE)
+#define ARENA_BYTES (RIG_DEPTH * SLOT_BYTES)
+/* A transfer that takes longer does not come back. */
+#define HANGS_MS 20000
+
+const MmIdentity rig_identity = {
+    .version = MM_LAYOUT_VERSION,
+    .uuid = "tier's own uuid",
+    .cookie = "tier's cookie..",
+};
+
+static GPtrArray *kept;
+
+void *rig_keep(void *what)
+{
+    if (!kept) {
+        kept = g_ptr_array_new();
+    }
+    g_ptr_array_add(kept, what);
+    return what;
+}
+
+int rig_open_file(const char *dir)
+{
+    int flags = O_TMPFILE | O_RDWR | O_CLOEXEC;
+    int fd = open(dir, flags | O_DIRECT, 0600);
+
+    if (fd < 0 && errno == EINVAL) {
+        fd = open(dir, flags, 0600);
+    }
+    g_assert_cmpint(fd, >=, 0);
+    return fd;
+}
+
+static MmTierQueue *new_queue(TierRig *rig, RigQueue kind)
+{
+    Error *err = NULL;
+    MmTierQueue *queue;
+
+    switch (kind) {
+    case RIG_URING:
+        queue = mm_queue_uring_new(rig->tier, rig->fd, rig->arena,
+                                   ARENA_BYTES, RIG_DEPTH, rig->wake_fd,
+                                   &err);
+        break;
+    case RIG_THREADS:
+        queue = mm_queue_threads_new(rig->tier, rig->fd, RIG_DEPTH,
+                                     rig->wake_fd);
+        break;
+    default:
+        queue = rig->tier->ops->queue_new(rig->tier, rig->arena, ARENA_BYTES,
+                                          RIG_DEPTH, rig->wake_fd, &err);
+        break;
+    }
+    if (!queue) {
+        g_test_skip(error_get_pretty(err));
+        error_free(err);
+    }
+    return queue;
+}
+
+static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
+                       bool overcommit, bool is_new)
+{
+    const MmMsgStartTier start = {
+        .overcommit = overcommit, .size = size, .name = "rig",
+    };
+    int i;
+
+    rig->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    rig->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    g_assert_true(rig->arena != MAP_FAILED);
+    rig->file = rig_keep(mm_tier_file_open(rig->fd, 0, &start, &rig_identity,
+                                       is_new, &error_abort));
+    rig->tier = kind == RIG_INJECT ? rig_keep(tier_inject_new(rig->file))
+                                   : rig->file;
+    for (i = 0; i < RIG_DEPTH; i++) {
+        rig->slot[i].io.buf = rig->arena + i * SLOT_BYTES;
+        rig->slot[i].rig = rig;
+    }
+    rig->queue = new_queue(rig, kind);
+    if (!rig->queue) {
+        rig_free(rig);
+        return NULL;
+    }
+    rig_keep(rig->queue);
+    return rig;
+}
+
+TierRig *rig_new(const char *dir, RigQueue kind, uint64_t size,
+                 bool overcommit)
+{
+    TierRig *rig = g_new0(TierRig, 1);
+
+    rig->dir = dir;
+    rig->fd = rig_open_file(dir);
+    return rig_on(rig, kind, size, overcommit, true);
+}
+
+TierRig *rig_reopen(const TierRig *former, RigQueue kind)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", former->fd);
+    TierRig *rig = g_new0(TierRig, 1);
+
+    rig->dir = former->dir;
+    rig->fd = open(path, O_CLOEXEC | (fcntl(former->fd, F_GETFL) &
+                                      (O_ACCMODE | O_DIRECT)));
+    g_assert_cmpint(rig->fd, >=, 0);
+    return rig_on(rig, kind, 0, true, false);
+}
+
+void rig_free(TierRig *rig)
+{
+    g_assert_cmpuint(rig->in_flight, ==, 0);
+    close(rig->fd);
+    /* threads that wait for work and the ring still have the others */
+    rig_keep(rig);
+}
+
+static void io_done(MmTierIO *io)
+{
+    RigIO *slot = io->opaque;
+    TierRig *rig = slot->rig;
+    unsigned i;
+
+    /* once, and in the queue that it was given to */
+    g_assert_true(slot->busy);
+    g_assert_true(io == &slot->io);
+    g_assert_true(io->queue == rig->queue);
+    slot->busy = false;
+    rig->in_flight--;
+    slot->order = ++rig->completed;
+    rig->failed += io->ret < 0;
+    g_assert_cmpint(io->ret, <=, 0);
+    for (i = 0; slot->verify && io->ret == 0 && i < io->nr_pages; i++) {
+        g_assert_true(rig_is(io->buf + i * MM_PAGE_SIZE, slot->number[i]));
+    }
+    slot->verify = false;
+}
+
+void rig_reap(TierRig *rig, unsigned nr)
+{
+    struct pollfd pfd = { .fd = rig->wake_fd, .events = POLLIN };
+    unsigned reaped = 0;
+
+    while (reaped < nr) {
+        unsigned before = rig->completed;
+        unsigned now;
+
+        g_assert_cmpint(poll(&pfd, 1, HANGS_MS), ==, 1);
+        mm_unwake(rig->wake_fd);
+        now = rig->queue->ops->reap(rig->queue, io_done);
+        g_assert_cmpuint(now, ==, rig->completed - before);
+        reaped += now;
+    }
+}
+
+void rig_drain(TierRig *rig)
+{
+    while (rig->in_flight) {
+        rig_reap(rig, 1);
+    }
+}
+
+RigIO *rig_slot(TierRig *rig)
+{
+    for (;;) {
+        int i;
+
+        for (i = 0; i < RIG_DEPTH; i++) {
+            if (!rig->slot[i].busy) {
+                return &rig->slot[i];
+            }
+        }
+        rig_reap(rig, 1);
+    }
+}
+
+void rig_submit(RigIO *slot, bool store, uint64_t place, unsigned nr)
+{
+    TierRig *rig = slot->rig;
+
+    g_assert_false(slot->busy);
+    slot->busy = true;
+    slot->io.store = store;
+    slot->io.place = place;
+    slot->io.nr_pages = nr;
+    slot->io.opaque = slot;
+    /* what no queue would leave there */
+    slot->io.ret = 12345;
+    rig->in_flight++;
+    rig->queue->ops->submit(rig->queue, &slot->io);
+}
+
+int rig_transfer(TierRig *rig, bool store, uint64_t place, unsigned nr)
+{
+    RigIO *slot = &rig->slot[0];
+
+    rig_drain(rig);
+    rig_submit(slot, store, place, nr);
+    rig_drain(rig);
+    return slot->io.ret;
+}
+
+void rig_fill(uint8_t *page, uint64_t number)
+{
+    uint64_t *word = (uint64_t *)page;
+    unsigned i;
+
+    for (i = 0; i < MM_PAGE_SIZE / sizeof(*word); i++) {
+        word[i] = (number + 1) * 0x9e3779b97f4a7c15 + i * 0x100000001b3;
+    }
+}
+
+bool rig_is(const uint8_t *page, uint64_t number)
+{
+    uint64_t want[MM_PAGE_SIZE / sizeof(uint64_t)];
+
+    rig_fill((uint8_t *)want, number);
+    return !memcmp(page, want, MM_PAGE_SIZE);
+}
