@@ -1,0 +1,149 @@
+/*
+ * Torture tests: QEMU's side of the discard ring
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Waiters sleep without a time limit, unless they mean to give up: a wake-up
+ * that a pager forgets is a bug to be found.  When a pager dies all of them
+ * are woken here, since it may have died between DONE and the wake-up.
+ */
+#include "qemu/osdep.h"
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include "qemu/lockable.h"
+#include "discard.h"
+#include "torture.h"
+
+static void futex_wait(uint32_t *word, uint32_t seen, int64_t timeout_us)
+{
+    struct timespec ts = {
+        .tv_sec = timeout_us / 1000000,
+        .tv_nsec = timeout_us % 1000000 * 1000,
+    };
+
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, timeout_us < 0 ? NULL : &ts,
+            NULL, 0);
+}
+
+static void futex_wake_all(uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static void kick(FakeQemu *fq)
+{
+    uint64_t one = 1;
+
+    g_assert(write(fq->fds[MM_HELLO_FD_KICK], &one, sizeof(one)) ==
+             sizeof(one));
+}
+
+int discard_post(FakeQemu *fq, uint32_t region, uint64_t first_page,
+                 uint32_t nr_pages)
+{
+    MmRingSlot *slot;
+    int i = 0;
+
+    QEMU_LOCK_GUARD(&fq->ring_lock);
+    while (fq->slot_used[i]) {
+        if (++i == MM_RING_SLOTS) {
+            return -EBUSY;
+        }
+    }
+    fq->slot_used[i] = 1;
+    fq->slot_give_up[i] = false;
+    slot = &fq->ring->slots[i];
+    slot->range.region = region;
+    slot->range.first_page = first_page;
+    slot->range.nr_pages = nr_pages;
+    g_assert(qatomic_cmpxchg(&slot->state, MM_RING_FREE, MM_RING_POSTED) ==
+             MM_RING_FREE);
+    kick(fq);
+    return i;
+}
+
+static void release_slot(FakeQemu *fq, int i)
+{
+    QEMU_LOCK_GUARD(&fq->ring_lock);
+    fq->slot_used[i] = 0;
+}
+
+/* True if the discard is over, one way or the other. */
+static bool look(FakeQemu *fq, int i, bool impatient, ShadowDiscard *how)
+{
+    uint32_t *state = &fq->ring->slots[i].state;
+
+    if (impatient &&
+        qatomic_cmpxchg(state, MM_RING_POSTED, MM_RING_FREE) ==
+        MM_RING_POSTED) {
+        *how = SHADOW_NOT_DISCARDED;
+        return true;
+    }
+    if (qatomic_cmpxchg(state, MM_RING_DONE, MM_RING_FREE) == MM_RING_DONE) {
+        *how = SHADOW_DISCARDED;
+        return true;
+    }
+    /* settled, or this run is being taken down */
+    *how = SHADOW_MAYBE_DISCARDED;
+    return qatomic_read(state) == MM_RING_FREE || verdict_failed(fq->verdict);
+}
+
+ShadowDiscard discard_wait(FakeQemu *fq, int i, int patience_ms)
+{
+    int64_t end = torture_now_us() + patience_ms * 1000LL;
+    uint32_t *state = &fq->ring->slots[i].state;
+    bool impatient = false;
+    ShadowDiscard how;
+
+    while (!look(fq, i, impatient, &how)) {
+        uint32_t seen = qatomic_read(state);
+        int64_t left = -1;
+
+        if (patience_ms >= 0 && !impatient) {
+            left = MAX(end - torture_now_us(), 0);
+            impatient = left == 0;
+        }
+        if (impatient) {
+            qatomic_set(&fq->slot_give_up[i], true);
+            left = -1;
+        }
+        if (seen == MM_RING_TAKEN || (seen == MM_RING_POSTED && !impatient)) {
+            futex_wait(state, seen, left);
+        }
+    }
+    release_slot(fq, i);
+    return how;
+}
+
+void discard_wake_all(FakeQemu *fq)
+{
+    int i;
+
+    if (!fq->ring) {
+        return;
+    }
+    for (i = 0; i < MM_RING_SLOTS; i++) {
+        futex_wake_all(&fq->ring->slots[i].state);
+    }
+}
+
+void discard_settle(FakeQemu *fq)
+{
+    int i;
+
+    for (i = 0; i < MM_RING_SLOTS && fq->ring; i++) {
+        if (qatomic_read(&fq->slot_give_up[i])) {
+            qatomic_cmpxchg(&fq->ring->slots[i].state, MM_RING_TAKEN,
+                            MM_RING_FREE);
+        }
+    }
+    discard_wake_all(fq);
+}
+
+bool discard_sync(FakeQemu *fq, uint32_t region, uint64_t first_page,
+                  uint32_t nr_pages)
+{
+    int slot = discard_post(fq, region, first_page, nr_pages);
+
+    return slot >= 0 && discard_wait(fq, slot, -1) == SHADOW_DISCARDED;
+}

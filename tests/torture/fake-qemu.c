@@ -1,0 +1,449 @@
+/*
+ * Torture tests: QEMU's side of one VM, attaching and regions
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <linux/userfaultfd.h>
+#include "qemu/lockable.h"
+#include "qapi/error.h"
+#include "discard.h"
+#include "fake-qemu.h"
+#include "torture.h"
+
+/* Since Linux 6.1; the headers of the base are older. */
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+#define ATTACH_TIMEOUT_MS 20000
+#define EXIT_TIMEOUT_MS 5000
+#define RETRIES 200
+
+FakeQemu *fake_qemu_new(FakeManager *fm, Verdict *verdict, uint64_t seed)
+{
+    FakeQemu *fq = g_new0(FakeQemu, 1);
+    int i;
+
+    fq->fm = fm;
+    fq->verdict = verdict;
+    fq->seed = seed;
+    fq->auto_resume = true;
+    fq->uffd = fq->sock = -1;
+    for (i = 0; i < MM_HELLO_FD__MAX; i++) {
+        fq->fds[i] = -1;
+    }
+    fq->stalls_us = g_array_new(false, false, sizeof(int64_t));
+    fq->removed = g_ptr_array_new_with_free_func(g_free);
+    qemu_mutex_init(&fq->lock);
+    qemu_mutex_init(&fq->request_lock);
+    qemu_mutex_init(&fq->ring_lock);
+    qemu_mutex_init(&fq->zap_lock);
+    qemu_cond_init(&fq->cond);
+    return fq;
+}
+
+int fake_uffd_new(int dev, Error **errp)
+{
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
+                    UFFD_FEATURE_THREAD_ID,
+    };
+    int fd;
+
+    if (dev >= 0) {
+        fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+    } else {
+        fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    }
+    if (fd < 0 || ioctl(fd, UFFDIO_API, &api)) {
+        error_setg_errno(errp, errno, "cannot make a userfaultfd");
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+/* QEMU must not be able to write what the pager alone may write. */
+static bool check_read_only(int fd, const char *what, Error **errp)
+{
+    if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY) {
+        error_setg(errp, "%s came writable", what);
+        return false;
+    }
+    return true;
+}
+
+static bool map_shared_state(FakeQemu *fq, Error **errp)
+{
+    void *state = mmap(NULL, MM_STATE_SIZE, PROT_READ, MAP_SHARED,
+                       fq->fds[MM_HELLO_FD_STATE], 0);
+    void *ring = mmap(NULL, MM_RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      fq->fds[MM_HELLO_FD_RING], 0);
+
+    if (state == MAP_FAILED || ring == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot map state and ring");
+        return false;
+    }
+    fq->state = state;
+    fq->ring = ring;
+    if (fq->state->id.magic != MM_STATE_MAGIC ||
+        memcmp(fq->state->id.uuid, fq->fm->uuid, MM_UUID_LEN)) {
+        error_setg(errp, "state has the wrong identity");
+        return false;
+    }
+    return check_read_only(fq->fds[MM_HELLO_FD_STATE], "state", errp);
+}
+
+bool fake_qemu_attach(FakeQemu *fq, Error **errp)
+{
+    const FakeRequest rq = { .type = MM_MSG_UFFD, .fd = &fq->uffd };
+    MmMsg reply;
+    bool ok;
+
+    if (!fake_qemu_connect(fq, false, errp) ||
+        !fake_qemu_wait_hello(fq, ATTACH_TIMEOUT_MS, errp) ||
+        !map_shared_state(fq, errp)) {
+        return false;
+    }
+    fq->uffd = fake_uffd_new(fq->fds[MM_HELLO_FD_UFFD_DEV], errp);
+    if (fq->uffd < 0) {
+        return false;
+    }
+    fq->serving = true;
+    fake_qemu_start_threads(fq);
+    ok = !fake_qemu_request(fq, &rq, &reply) && reply.hdr.type == MM_MSG_OK;
+    mm_msg_clear(&reply);
+    if (!ok) {
+        error_setg(errp, "the userfaultfd was not taken");
+    }
+    return ok;
+}
+
+/*
+ * Asks, and makes MM_MSG_ERROR and unexpected answers an error.  Returns 0,
+ * -ECONNRESET (the pager died first, @errp is not set) or -EINVAL.
+ */
+static int request_type(FakeQemu *fq, const FakeRequest *rq, MmMsgType want,
+                        MmMsg *reply, Error **errp)
+{
+    const char *name = mm_msg_type_name(rq->type);
+    int ret = fake_qemu_request(fq, rq, reply);
+
+    if (ret == -ECONNRESET) {
+        return ret;
+    } else if (ret) {
+        error_setg_errno(errp, -ret, "%s failed", name);
+    } else if (reply->hdr.type == MM_MSG_ERROR) {
+        const MmMsgError *err = (const void *)reply->payload;
+
+        error_setg(errp, "%s refused: %s", name, err->text);
+    } else if (reply->hdr.type == want) {
+        return 0;
+    } else {
+        error_setg(errp, "%s answered by %s", name,
+                   mm_msg_type_name(reply->hdr.type));
+    }
+    mm_msg_clear(reply);
+    return -EINVAL;
+}
+
+/* The same, again with the next pager as long as it is not answered. */
+static bool request_retry(FakeQemu *fq, const FakeRequest *rq, MmMsgType want,
+                          MmMsg *reply, Error **errp)
+{
+    int tries, ret = -ECONNRESET;
+
+    for (tries = 0; tries < RETRIES && ret == -ECONNRESET; tries++) {
+        if (tries) {
+            /* the connection thread may not have noticed yet */
+            g_usleep(10000);
+        }
+        ret = request_type(fq, rq, want, reply, errp);
+    }
+    if (ret == -ECONNRESET) {
+        error_setg(errp, "%s: the pager died", mm_msg_type_name(rq->type));
+    }
+    return ret == 0;
+}
+
+static bool check_region_fds(FakeRegion *region, Error **errp)
+{
+    const int must = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    struct stat st;
+
+    if (fstat(region->fds[MM_REGION_FD_RAM], &st) ||
+        st.st_size != region->size) {
+        error_setg(errp, "guest memory has the wrong size");
+        return false;
+    }
+    if ((fcntl(region->fds[MM_REGION_FD_RAM], F_GET_SEALS) & must) != must) {
+        error_setg(errp, "guest memory is not sealed");
+        return false;
+    }
+    return check_read_only(region->fds[MM_REGION_FD_MAP], "page map", errp);
+}
+
+static bool map_region(FakeQemu *fq, FakeRegion *region, Error **errp)
+{
+    uint64_t chunks = DIV_ROUND_UP(region->size, MM_DMA_CHUNK);
+    struct uffdio_register reg = {
+        .range = { .len = region->size },
+        .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+    };
+    void *mem = mmap(NULL, region->size, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_NORESERVE,
+                     region->fds[MM_REGION_FD_RAM], 0);
+    void *dma = mmap(NULL, chunks * sizeof(uint32_t), PROT_READ | PROT_WRITE,
+                     MAP_SHARED, region->fds[MM_REGION_FD_DMA], 0);
+
+    if (mem == MAP_FAILED || dma == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot map the region");
+        return false;
+    }
+    region->mem = mem;
+    region->dma = dma;
+    madvise(mem, region->size, MADV_NOHUGEPAGE);
+    reg.range.start = (uintptr_t)mem;
+    if (ioctl(fq->uffd, UFFDIO_REGISTER, &reg)) {
+        error_setg_errno(errp, errno, "cannot register the region");
+        return false;
+    }
+    return true;
+}
+
+static void release_region(FakeRegion *region)
+{
+    int i;
+
+    if (region->mem) {
+        munmap(region->mem, region->size);
+        munmap(region->dma, DIV_ROUND_UP(region->size, MM_DMA_CHUNK) *
+                            sizeof(uint32_t));
+    }
+    for (i = 0; i < MM_REGION_FD__MAX; i++) {
+        if (region->fds[i] >= 0) {
+            close(region->fds[i]);
+        }
+    }
+    shadow_free(region->shadow);
+    region->shadow = NULL;
+    g_free(region->words);
+    region->words = NULL;
+}
+
+static void free_region(FakeRegion *region)
+{
+    release_region(region);
+    g_free(region);
+}
+
+static FakeRegion *new_region(FakeQemu *fq, uint64_t size, uint64_t limit)
+{
+    FakeRegion *region = g_new0(FakeRegion, 1);
+    int i;
+
+    while (fq->regions[region->id]) {
+        region->id++;
+    }
+    region->size = size;
+    region->limit = limit;
+    for (i = 0; i < MM_REGION_FD__MAX; i++) {
+        region->fds[i] = -1;
+    }
+    return region;
+}
+
+static bool ask_for_region(FakeQemu *fq, FakeRegion *region, Error **errp)
+{
+    MmMsgRegion msg = {
+        .id = region->id,
+        .page_size = STAMP_PAGE_SIZE,
+        .size = region->size,
+        .limit = region->limit,
+    };
+    const FakeRequest rq = { MM_MSG_REGION_ADD, &msg, sizeof(msg) };
+    MmMsg reply;
+    int i;
+
+    snprintf(msg.idstr, sizeof(msg.idstr), "torture%u", region->id);
+    if (!request_retry(fq, &rq, MM_MSG_REGION_ADDED, &reply, errp)) {
+        return false;
+    }
+    for (i = 0; i < MM_REGION_FD__MAX; i++) {
+        region->fds[i] = mm_msg_take_fd(&reply, i);
+    }
+    mm_msg_clear(&reply);
+    return check_region_fds(region, errp);
+}
+
+static bool tell_ready(FakeQemu *fq, FakeRegion *region, Error **errp)
+{
+    MmMsgRegionRef ref = { .id = region->id, .hva = (uintptr_t)region->mem };
+    const FakeRequest rq = { MM_MSG_REGION_READY, &ref, sizeof(ref) };
+    MmMsg reply;
+    int ret = request_type(fq, &rq, MM_MSG_OK, &reply, errp);
+
+    if (ret == 0) {
+        mm_msg_clear(&reply);
+    }
+    /* if this pager is dead: the resume tells the next one */
+    return ret == 0 || ret == -ECONNRESET;
+}
+
+FakeRegion *fake_qemu_add_region(FakeQemu *fq, uint64_t size, uint64_t limit,
+                                 Error **errp)
+{
+    FakeRegion *region = new_region(fq, size, limit);
+
+    if (!ask_for_region(fq, region, errp) || !map_region(fq, region, errp)) {
+        free_region(region);
+        return NULL;
+    }
+    WITH_QEMU_LOCK_GUARD(&fq->lock) {
+        fq->regions[region->id] = region;
+        fq->nr_regions++;
+    }
+    if (!tell_ready(fq, region, errp)) {
+        fake_qemu_remove_region(fq, region, NULL);
+        return NULL;
+    }
+    return region;
+}
+
+bool fake_qemu_remove_region(FakeQemu *fq, FakeRegion *region, Error **errp)
+{
+    MmMsgRegionRef ref = { .id = region->id };
+    const FakeRequest rq = { MM_MSG_REGION_REMOVE, &ref, sizeof(ref) };
+    MmMsg reply;
+    bool ok;
+
+    ok = request_retry(fq, &rq, MM_MSG_OK, &reply, errp);
+    if (ok) {
+        mm_msg_clear(&reply);
+    }
+    QEMU_LOCK_GUARD(&fq->zap_lock);
+    WITH_QEMU_LOCK_GUARD(&fq->lock) {
+        fq->regions[region->id] = NULL;
+        fq->nr_regions--;
+    }
+    release_region(region);
+    g_ptr_array_add(fq->removed, region);
+    return ok;
+}
+
+void fake_region_expect_stamps(FakeQemu *fq, FakeRegion *region)
+{
+    const ShadowPlace place = {
+        .region = region->id,
+        .nr_pages = region->size / STAMP_PAGE_SIZE,
+        .mem = region->mem,
+        .ram_fd = region->fds[MM_REGION_FD_RAM],
+        .map_fd = region->fds[MM_REGION_FD_MAP],
+    };
+
+    region->shadow = shadow_new(fq->verdict, fq->seed, &place);
+}
+
+void fake_region_expect_words(FakeRegion *region)
+{
+    region->words = g_new0(uint64_t,
+                           region->size / STAMP_PAGE_SIZE * WORD_LANES);
+}
+
+void fake_qemu_release_faults(FakeQemu *fq)
+{
+    int i;
+
+    QEMU_LOCK_GUARD(&fq->lock);
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        FakeRegion *region = fq->regions[i];
+        struct uffdio_range range;
+
+        if (region) {
+            range.start = (uintptr_t)region->mem;
+            range.len = region->size;
+            ioctl(fq->uffd, UFFDIO_UNREGISTER, &range);
+        }
+    }
+}
+
+static void check_pager_exit(FakeQemu *fq)
+{
+    bool wanted;
+    int status;
+
+    if (!fake_manager_pid(fq->fm)) {
+        return;
+    }
+    status = fake_manager_reap(fq->fm, EXIT_TIMEOUT_MS, &wanted);
+    if (status == -1) {
+        verdict_fail(fq->verdict, "the pager lives on after QEMU's end");
+    } else if (status && !wanted && !fq->may_die) {
+        g_autofree char *text = describe_status(status);
+
+        verdict_fail(fq->verdict, "the pager ended with %s at QEMU's end",
+                     text);
+    }
+}
+
+void fake_qemu_stop(FakeQemu *fq)
+{
+    WITH_QEMU_LOCK_GUARD(&fq->lock) {
+        if (fq->stopping) {
+            return;
+        }
+        fq->stopping = true;
+    }
+    if (fq->sock >= 0) {
+        shutdown(fq->sock, SHUT_RDWR);
+    }
+    fake_qemu_join_threads(fq);
+    if (fq->sock >= 0) {
+        close(fq->sock);
+        fq->sock = -1;
+    }
+    check_pager_exit(fq);
+}
+
+void fake_qemu_free(FakeQemu *fq)
+{
+    int i;
+
+    fake_qemu_stop(fq);
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (fq->regions[i]) {
+            free_region(fq->regions[i]);
+        }
+    }
+    for (i = 0; i < fq->nr_holds; i++) {
+        close(fq->holds[i].fd);
+    }
+    if (fq->state) {
+        munmap((void *)fq->state, MM_STATE_SIZE);
+        munmap(fq->ring, MM_RING_SIZE);
+    }
+    for (i = 0; i < MM_HELLO_FD__MAX; i++) {
+        if (fq->fds[i] >= 0) {
+            close(fq->fds[i]);
+        }
+    }
+    if (fq->uffd >= 0) {
+        close(fq->uffd);
+    }
+    g_array_free(fq->stalls_us, true);
+    g_ptr_array_free(fq->removed, true);
+    qemu_cond_destroy(&fq->cond);
+    qemu_mutex_destroy(&fq->lock);
+    qemu_mutex_destroy(&fq->request_lock);
+    qemu_mutex_destroy(&fq->ring_lock);
+    qemu_mutex_destroy(&fq->zap_lock);
+    g_free(fq);
+}

@@ -1,0 +1,402 @@
+/*
+ * Torture tests: tiers that fail for a while, and content that goes bad
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What cannot be read is never replaced by anything else: whoever needs it
+ * waits, an event says so, and all goes on when the device is back.  What
+ * cannot be written stays in memory.
+ */
+#include "qemu/osdep.h"
+#include <glib/gstdio.h>
+#include <setjmp.h>
+#include <sys/mount.h>
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "rig.h"
+#include "rng.h"
+#include "tier-peek.h"
+#include "torture.h"
+
+#define EVENT_MS 10000
+
+static Rig *new_rig(const char *binary)
+{
+    RigConfig config = {
+        .pager = { .binary = binary },
+        .stamped_mib = { 16 },
+        .limit_percent = 25,
+        .stuck_ms = 60000,
+    };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    rig_populate(rig);
+    return rig;
+}
+
+static void expect_event(Rig *rig, MmEventKind kind, const char *what)
+{
+    if (rig_ok(rig) && !fake_qemu_wait_event(rig->fq, kind, 1, EVENT_MS)) {
+        verdict_fail(rig->verdict, "no event: %s", what);
+    }
+}
+
+/* Does the load make headway? */
+static void expect_progress(Rig *rig, uint64_t accesses)
+{
+    int64_t end = torture_now_us() + EVENT_MS * 1000;
+    uint64_t target = load_accesses(rig->load) + accesses;
+
+    while (load_watch(rig->load, 10) && load_accesses(rig->load) < target) {
+        if (torture_now_us() > end) {
+            verdict_fail(rig->verdict, "service has not resumed");
+        }
+    }
+}
+
+/* Arms the next pager, and waits until it serves. */
+static void arm(Rig *rig, const char *failpoint)
+{
+    if (rig_ok(rig)) {
+        fake_manager_arm(rig->fm, failpoint);
+        rig_kill_pager(rig);
+    }
+}
+
+static void finish(Rig *rig)
+{
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+static void check_stalled(Rig *rig)
+{
+    MmMsgQueryReply q;
+
+    if (!rig_ok(rig)) {
+        return;
+    }
+    if (!fake_manager_query(rig->fm, &q) || !q.stalled_threads ||
+        q.oldest_fault_ns < 100 * 1000000) {
+        verdict_fail(rig->verdict, "QUERY shows no stalled threads");
+    }
+}
+
+/* Reads fail until the device is back. */
+static void test_read(void)
+{
+    Rig *rig = new_rig(torture_test_pager());
+
+    arm(rig, "tier-load:err=5:1");
+    load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
+    load_watch(rig->load, 500);
+    check_stalled(rig);
+    fake_manager_heal(rig->fm);
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be read again");
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
+/* Nobody heals it, but the next pager meets a device that works. */
+static void test_read_kill(void)
+{
+    Rig *rig = new_rig(torture_test_pager());
+
+    arm(rig, "tier-load:err=5:1");
+    load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
+    load_watch(rig->load, 200);
+    if (rig_ok(rig)) {
+        rig_kill_pager(rig);
+    }
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
+static void run_write_errors(const char *failpoint)
+{
+    Rig *rig = new_rig(torture_test_pager());
+
+    arm(rig, failpoint);
+    load_start(rig->load, &(LoadConfig) { .readers = 2, .writers = 4 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be written");
+    load_watch(rig->load, 500);
+    fake_manager_heal(rig->fm);
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be written again");
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
+static void test_write_eio(void)
+{
+    run_write_errors("tier-store:err=5:1");
+}
+
+static void test_write_enospc(void)
+{
+    run_write_errors("tier-store:err=28:1");
+}
+
+/* A file system of our own, which can be full */
+
+typedef struct SmallDisk {
+    char *dir;
+} SmallDisk;
+
+static void disk_resize(const SmallDisk *disk, unsigned mib, bool remount)
+{
+    g_autofree char *options = g_strdup_printf("size=%uM", mib);
+
+    if (mount("tmpfs", disk->dir, "tmpfs", remount ? MS_REMOUNT : 0,
+              options)) {
+        g_error("cannot mount a tmpfs: %s", strerror(errno));
+    }
+}
+
+static SmallDisk disk_new(unsigned mib)
+{
+    SmallDisk disk = {
+        .dir = g_strdup_printf("%s/disk-XXXXXX", torture_dir()),
+    };
+
+    g_assert(g_mkdtemp(disk.dir));
+    disk_resize(&disk, mib, false);
+    return disk;
+}
+
+static void disk_free(SmallDisk *disk)
+{
+    /* the namespace of a pager that is just gone may still have it */
+    g_assert(umount2(disk->dir, MNT_DETACH) == 0);
+    g_assert(g_rmdir(disk->dir) == 0);
+    g_free(disk->dir);
+}
+
+/* False where tmpfs has no O_DIRECT, which is before Linux 6.6. */
+static bool disk_usable(const SmallDisk *disk)
+{
+    int fd = open(disk->dir, O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        g_test_skip("tmpfs cannot do O_DIRECT on this kernel");
+        return false;
+    }
+    close(fd);
+    return true;
+}
+
+/* The disk fills up while the guest runs, then somebody makes room. */
+static void run_disk_full(const SmallDisk *disk)
+{
+    const RigConfig config = {
+        .pager = { .tier_dir = disk->dir, .overcommit = true },
+        .stamped_mib = { 112 },
+        .limit_percent = 10,
+        .stuck_ms = 60000,
+    };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    load_start(rig->load, &(LoadConfig) { .writers = 6, .readers = 2 });
+    if (rig_ok(rig) && !fake_qemu_wait_event(rig->fq, MM_EVENT_IO_ERROR, 1,
+                                             60000)) {
+        verdict_fail(rig->verdict, "no event on a full disk");
+    }
+    load_watch(rig->load, 1000);
+    disk_resize(disk, 512, true);
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "there is room again");
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
+static void test_disk_full(void)
+{
+    SmallDisk disk = disk_new(80);
+
+    if (disk_usable(&disk)) {
+        run_disk_full(&disk);
+    }
+    disk_free(&disk);
+}
+
+/* Without overcommitting, the space is there or the region is refused. */
+static void expect_refusal(Rig *rig)
+{
+    Error *err = NULL;
+
+    if (fake_qemu_add_region(rig->fq, 64 * MiB, 8 * MiB, &err)) {
+        verdict_fail(rig->verdict, "a region without space was accepted");
+        return;
+    }
+    g_test_message("%s", error_get_pretty(err));
+    error_free(err);
+    err = NULL;
+    if (!fake_qemu_add_region(rig->fq, 8 * MiB, 4 * MiB, &err)) {
+        verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static void test_reserve(void)
+{
+    SmallDisk disk = disk_new(32);
+
+    if (disk_usable(&disk)) {
+        const RigConfig config = { .pager = { .tier_dir = disk.dir } };
+        Rig *rig = rig_new(&config, torture_seed());
+
+        if (rig_ok(rig)) {
+            expect_refusal(rig);
+        }
+        rig_finish(rig);
+    }
+    disk_free(&disk);
+}
+
+static void test_tier_size(void)
+{
+    const RigConfig config = { .pager = { .tier_size = 16 * MiB } };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    if (rig_ok(rig)) {
+        expect_refusal(rig);
+    }
+    rig_finish(rig);
+}
+
+/* Content that goes bad */
+
+/* Held while it is bad, served when the right content is back. */
+static void test_repair(void)
+{
+    Rig *rig = new_rig(NULL);
+    TierDamage *damage = rig_ok(rig) ? tier_damage_new(rig->fq, rig->seed)
+                                     : NULL;
+
+    rig->fq->may_lose = true;
+    if (rig_ok(rig) && !damage) {
+        verdict_fail(rig->verdict, "nothing to damage in the tier");
+    }
+    load_start(rig->load, &(LoadConfig) { .readers = 4 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the content is wrong");
+    load_watch(rig->load, 500);
+    check_stalled(rig);
+    if (damage) {
+        tier_damage_repair(damage);
+        expect_progress(rig, 1000);
+    }
+    tier_damage_free(damage);
+    finish(rig);
+}
+
+/* What a disk does that writes to the wrong place. */
+static void test_misplaced(void)
+{
+    Rig *rig = new_rig(NULL);
+
+    rig->fq->may_lose = true;
+    if (rig_ok(rig) && !tier_damage_swap(rig->fq)) {
+        verdict_fail(rig->verdict, "nothing to damage in the tier");
+    }
+    load_start(rig->load, &(LoadConfig) { .readers = 4 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the content is another page's");
+    load_watch(rig->load, 500);
+    /* the threads are held: nobody swaps the pages back */
+    load_abandon(rig->load);
+    rig_finish(rig);
+}
+
+static __thread sigjmp_buf *on_sigbus;
+
+static void sigbus_handler(int sig)
+{
+    if (!on_sigbus) {
+        abort();
+    }
+    siglongjmp(*on_sigbus, 1);
+}
+
+/* Reads a page that may end in SIGBUS; ends with the first one that does. */
+static void poisoned_reader(Worker *w)
+{
+    sigjmp_buf env;
+    sigset_t set;
+    uint64_t page;
+
+    /* QEMU's threads are created with most signals blocked */
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    on_sigbus = &env;
+    if (!sigsetjmp(env, 1)) {
+        while (!worker_stopping(w)) {
+            Shadow *s = worker_pick(w, &page);
+
+            worker_begin(w, s->region, page);
+            shadow_check(s, page, "reader");
+            worker_end(w);
+        }
+        verdict_fail(w->fq->verdict, "no SIGBUS after giving up");
+    }
+    on_sigbus = NULL;
+}
+
+/* The operator gives the pages up: the guest is told, not lied to. */
+static void give_up(Rig *rig)
+{
+    const FakeRequest rq = { .type = MM_MSG_GIVE_UP };
+    const MmMsgAmount *amount;
+    MmMsg reply;
+
+    if (!rig_ok(rig)) {
+        return;
+    }
+    if (fake_manager_request(rig->fm, &rq, &reply) ||
+        reply.hdr.type != MM_MSG_AMOUNT) {
+        verdict_fail(rig->verdict, "GIVE_UP failed");
+        mm_msg_clear(&reply);
+        return;
+    }
+    amount = (const void *)reply.payload;
+    if (amount->value) {
+        load_join(rig->load);
+    } else {
+        g_test_skip("this kernel has no UFFDIO_POISON");
+        load_abandon(rig->load);
+    }
+    mm_msg_clear(&reply);
+}
+
+static void test_give_up(void)
+{
+    struct sigaction act = { .sa_handler = sigbus_handler }, old;
+    Rig *rig = new_rig(NULL);
+    TierDamage *damage = rig_ok(rig) ? tier_damage_new(rig->fq, rig->seed)
+                                     : NULL;
+
+    sigaction(SIGBUS, &act, &old);
+    rig->fq->may_lose = true;
+    load_start_fn(rig->load, "poisoned", poisoned_reader, 1);
+    expect_event(rig, MM_EVENT_IO_ERROR, "the content is wrong");
+    load_watch(rig->load, 200);
+    give_up(rig);
+    tier_damage_free(damage);
+    load_stop(rig->load);
+    sigaction(SIGBUS, &old, NULL);
+    rig_finish(rig);
+}
+
+void torture_add_tier_errors(void)
+{
+    g_test_add_func("/torture/tier-errors/read", test_read);
+    g_test_add_func("/torture/tier-errors/read-kill", test_read_kill);
+    g_test_add_func("/torture/tier-errors/write-eio", test_write_eio);
+    g_test_add_func("/torture/tier-errors/write-enospc", test_write_enospc);
+    g_test_add_func("/torture/tier-errors/disk-full", test_disk_full);
+    g_test_add_func("/torture/tier-errors/reserve", test_reserve);
+    g_test_add_func("/torture/tier-errors/tier-size", test_tier_size);
+    g_test_add_func("/torture/tier-errors/repair", test_repair);
+    g_test_add_func("/torture/tier-errors/misplaced", test_misplaced);
+    g_test_add_func("/torture/tier-errors/give-up", test_give_up);
+}
