@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boot the emulated host and have it run a program."""
+
+import fcntl
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+from managed import environment
+
+from .root import Root
+
+TESTS = Path(__file__).resolve().parents[2]
+MEMORY_MIB = 2048
+CPUS = 2
+LOGS_BYTES = 64 << 20
+STATUS = re.compile(rb"EMULATED-HOST-STATUS (\d+)")
+
+# With five-level page tables, TCG of the base breaks programs.
+CPU = "max,la57=off"
+KERNEL_ARGS = ("console=ttyS0 loglevel=4 panic=-1 tsc=reliable "
+               "mitigations=off")
+
+
+# pylint: disable=too-many-arguments
+def run(name, arguments, limit_s, nodes, disk_iops, files):
+    """Run a program in an emulated host; return its exit status.
+
+    name       for the folder with the logs
+    arguments  the program, relative to the functional tests, and its own
+    limit_s    seconds after which the emulated host is killed
+    nodes      number of NUMA nodes
+    disk_iops  operations per second of the disk, None for no limit
+    files      more files for the disk: {path there: path here}
+    """
+    logs = environment.BUILD / "check" / f"{name}-logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    root = _build(name if files else "common", files)
+    with open(logs / "logs.tar", "wb") as archive:
+        archive.truncate(LOGS_BYTES)
+    # The group is what scripts/run-tests kills.
+    # pylint: disable=consider-using-with
+    qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--",
+                             *_command(root, logs, arguments, nodes,
+                                       disk_iops)],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    timer = threading.Timer(limit_s, qemu.kill)
+    timer.start()
+    try:
+        status = _relay(qemu.stdout)
+    finally:
+        in_time = timer.is_alive()
+        timer.cancel()
+        qemu.kill()
+        qemu.wait()
+    _unpack(logs)
+    if status is None:
+        reason = "ended early" if in_time else f"was killed after {limit_s} s"
+        print(f"Bail out! The emulated host {reason}, see {logs}", flush=True)
+        return 1
+    return status
+
+
+def _build(name, files):
+    """Make the disk and the initramfs, unless they are up to date."""
+    environment.build_guest()
+    folder = environment.BUILD / "kvm" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root = Root(folder, files)
+        root.build()
+    return root
+
+
+def _command(root, logs, arguments, nodes, disk_iops):
+    command = [
+        environment.program("qemu-system-x86_64"), "-nodefaults",
+        "-display", "none", "-no-reboot", "-machine", "q35",
+        "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS),
+        "-m", f"{MEMORY_MIB}M",
+        "-serial", f"file:{logs / 'console.log'}", "-serial", "stdio",
+        "-kernel", str(environment.GUEST / "vmlinuz"),
+        "-initrd", str(root.initrd),
+        "-append", f"{KERNEL_ARGS} -- {' '.join(arguments)}"]
+    # What is written to the disk goes to a temporary file.
+    slow = f",throttling.iops-total={disk_iops}" if disk_iops else ""
+    for name, path, more in (("root", root.image, "on" + slow),
+                             ("logs", logs / "logs.tar", "off")):
+        command += ["-drive", f"if=none,id={name},format=raw,cache=unsafe,"
+                    f"werror=report,snapshot={more},file={path}",
+                    "-device", f"virtio-blk-pci,drive={name}"]
+    for node in range(nodes if nodes > 1 else 0):
+        command += ["-object", f"memory-backend-ram,id=node{node},"
+                    f"size={MEMORY_MIB // nodes}M",
+                    "-numa", f"node,nodeid={node},memdev=node{node},"
+                    f"cpus={node}"]
+    return command
+
+
+def _relay(output):
+    """Print what the program prints; return its exit status."""
+    for line in output:
+        end = STATUS.match(line)
+        if end:
+            return int(end[1])
+        sys.stdout.write(line.decode(errors="replace").rstrip("\r\n") + "\n")
+        sys.stdout.flush()
+    return None
+
+
+def _unpack(logs):
+    """Make files of the archive that the emulated host has left."""
+    path = logs / "logs.tar"
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(logs)
+    except (tarfile.TarError, EOFError) as err:
+        print(f"# no logs from the emulated host: {err}")
+    path.unlink()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Control groups, version 1, for a QEMU and what belongs to it."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+BYTES_FILE = "blkio.throttle.io_service_bytes"
+
+
+def available(controllers):
+    """Whether we can make cgroups of these controllers."""
+    return os.geteuid() == 0 and all(
+        (ROOT / key / "cgroup.procs").exists() for key in controllers)
+
+
+class Cgroups:
+    """One new cgroup per controller; to be removed when it is empty."""
+
+    def __init__(self, name, controllers):
+        self.folders = {key: ROOT / key / name for key in controllers}
+        for folder in self.folders.values():
+            folder.mkdir()
+
+    def remove(self):
+        """The processes in it have ended, or are about to."""
+        for folder in self.folders.values():
+            deadline = time.monotonic() + 10
+            while self._is_busy(folder) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            folder.rmdir()
+
+    def prefix(self):
+        """Words before a command that make it run there."""
+        joins = [f"echo $$ > {folder}/cgroup.procs"
+                 for folder in self.folders.values()]
+        return ["sh", "-c", "; ".join([*joins, 'exec "$@"']), "sh"]
+
+    def number(self, controller, name):
+        """Value of a file with one number."""
+        return int((self.folders[controller] / name).read_text("ascii"))
+
+    def set_memory_limit(self, size):
+        """In bytes."""
+        path = self.folders["memory"] / "memory.limit_in_bytes"
+        path.write_text(str(size), encoding="ascii")
+
+    def set_read_iops(self, path, count):
+        """Reads per second of the disk that a file lies on."""
+        device = os.stat(path).st_dev
+        throttle = self.folders["blkio"] / "blkio.throttle.read_iops_device"
+        throttle.write_text(
+            f"{os.major(device)}:{os.minor(device)} {count}", "ascii")
+
+    def shmem(self):
+        """Bytes of shared memory that are charged."""
+        text = (self.folders["memory"] / "memory.stat").read_text("ascii")
+        return int(re.search(r"^shmem (\d+)$", text, re.M)[1])
+
+    def disk(self, kind):
+        """Bytes read from ("Read") or written to ("Write") all disks."""
+        text = (self.folders["blkio"] / BYTES_FILE).read_text("ascii")
+        return sum(int(number) for number in
+                   re.findall(rf"^\S+ {kind} (\d+)$", text, re.M))
+
+    def has(self, pid):
+        """Whether a process is in all of them."""
+        return all(str(pid) in (folder / "cgroup.procs").read_text("ascii")
+                   .split() for folder in self.folders.values())
+
+    @staticmethod
+    def _is_busy(folder):
+        return bool((folder / "cgroup.procs").read_text("ascii").strip())
