@@ -131,8 +131,13 @@ bool shadow_check_buf(Shadow *s, uint64_t page, const void *buf,
     } else if (stamp_matches(buf, shadow_stamp(s, page,
                                                entry & SHADOW_VERSION))) {
         return true;
-    } else if ((entry & (SHADOW_MAYBE_ZERO | SHADOW_DISCARDING)) &&
-               stamp_is_zero(buf)) {
+    } else if (entry & SHADOW_DISCARDING) {
+        /* it may have been discarded while it was copied */
+        if (stamp_matches_or_zero(buf, shadow_stamp(s, page, entry &
+                                                    SHADOW_VERSION))) {
+            return true;
+        }
+    } else if ((entry & SHADOW_MAYBE_ZERO) && stamp_is_zero(buf)) {
         return true;
     }
     tell_difference(s, page, buf, who);

@@ -131,6 +131,21 @@ bool stamp_matches(const void *buf, Stamp stamp)
     return memcmp(buf, want, sizeof(want)) == 0;
 }
 
+bool stamp_matches_or_zero(const void *buf, Stamp stamp)
+{
+    const uint64_t *words = buf;
+    uint64_t want[WORDS];
+    unsigned i;
+
+    stamp_fill(want, stamp);
+    for (i = 0; i < WORDS; i++) {
+        if (words[i] && words[i] != want[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool stamp_is_zero(const void *buf)
 {
     return buffer_is_zero(buf, STAMP_PAGE_SIZE);

@@ -29,6 +29,9 @@ void stamp_fill(void *buf, Stamp stamp);
 /** stamp_matches: is every byte of @buf, one page, what @stamp says? */
 bool stamp_matches(const void *buf, Stamp stamp);
 
+/** stamp_matches_or_zero: as above, but any word may be zero instead. */
+bool stamp_matches_or_zero(const void *buf, Stamp stamp);
+
 /** stamp_is_zero: is @buf, one page, all zero? */
 bool stamp_is_zero(const void *buf);
 
