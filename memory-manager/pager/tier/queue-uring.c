@@ -30,16 +30,37 @@ typedef struct MmQueueUring {
     QSIMPLEQ_HEAD(, MmTierIO) failed;
 } MmQueueUring;
 
-static void fail(MmQueueUring *q, MmTierIO *io, int ret)
+static void wake(MmQueueUring *q)
 {
     uint64_t one = 1;
 
-    io->ret = ret;
-    QSIMPLEQ_INSERT_TAIL(&q->failed, io, next);
     if (write(q->wake_fd, &one, sizeof(one)) < 0) {
         /* the counter is full: the wake-up is pending already */
         assert(errno == EAGAIN);
     }
+}
+
+static void fail(MmQueueUring *q, MmTierIO *io, int ret)
+{
+    io->ret = ret;
+    QSIMPLEQ_INSERT_TAIL(&q->failed, io, next);
+    wake(q);
+}
+
+/* Hand over what is queued; what the kernel has no memory for stays queued. */
+static void push(MmQueueUring *q)
+{
+    int ret;
+
+    do {
+        ret = io_uring_submit(&q->ring);
+    } while (ret == -EINTR);
+    if (ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM) {
+        wake(q);    /* the next reap tries again; faults go first */
+        return;
+    }
+    /* the ring is ours alone and sized for the depth: nothing else is left */
+    assert(ret > 0);
 }
 
 static void uring_submit(MmTierQueue *queue, MmTierIO *io)
@@ -66,11 +87,7 @@ static void uring_submit(MmTierQueue *queue, MmTierIO *io)
     }
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, io);
-    do {
-        ret = io_uring_submit(&q->ring);
-    } while (ret == -EINTR || ret == -EAGAIN);
-    /* the ring is ours alone and sized for the depth: nothing else is left */
-    assert(ret == 1);
+    push(q);
 }
 
 static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
@@ -80,6 +97,9 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
     MmTierIO *io;
     unsigned nr = 0;
 
+    if (io_uring_sq_ready(&q->ring)) {
+        push(q);
+    }
     while ((io = QSIMPLEQ_FIRST(&q->failed))) {
         QSIMPLEQ_REMOVE_HEAD(&q->failed, next);
         done(io);
