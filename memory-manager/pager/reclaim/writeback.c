@@ -31,6 +31,8 @@
 #define BATCH_PAGES MM_TIER_IO_PAGES
 /* A store that takes longer is taken for a tier that hangs. */
 #define STORE_HANGS_MS 1000
+/* Between two tries to write guest memory. */
+#define RESTORE_REST_MS 50
 
 typedef struct Batch {
     MmRegion *region;           /* with a reference */
@@ -300,14 +302,22 @@ static void restore(MmReclaim *r, Batch *b, unsigned i)
 {
     uint64_t entry = b->p[i].entry;
     uint64_t resident = mm_entry_at(entry, MM_TIER_NONE, 0);
-    ssize_t ret;
+    bool told = false;
 
-    do {
-        ret = pwrite(b->region->ram_fd, b->p[i].buf, MM_PAGE_SIZE,
-                     b->p[i].page * MM_PAGE_SIZE);
-    } while (ret < 0 && errno == EINTR);
-    if (ret != MM_PAGE_SIZE) {
-        return;     /* DROPPING for good: its waiters wait, nothing is lost */
+    /* until then nobody may have the page: whoever wants it waits */
+    while (TEMP_FAILURE_RETRY(pwrite(b->region->ram_fd, b->p[i].buf,
+                                     MM_PAGE_SIZE,
+                                     b->p[i].page * MM_PAGE_SIZE))
+           != MM_PAGE_SIZE) {
+        if (!told) {
+            told = true;
+            mm_vm_event(r->vm, MM_EVENT_IO_ERROR, b->region->id, errno,
+                        "guest memory can be neither freed nor written: %s; "
+                        "the page at offset 0x%" PRIx64 " of %s waits",
+                        strerror(errno), b->p[i].page * MM_PAGE_SIZE,
+                        b->region->idstr);
+        }
+        poll(NULL, 0, RESTORE_REST_MS);
     }
     mm_map_move(&b->region->map, b->p[i].page, entry,
                 mm_entry_with_state(resident, MM_PAGE_RESIDENT));
