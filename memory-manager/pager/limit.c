@@ -12,6 +12,10 @@
 #define SLACK_MIN_PAGES 256
 #define SLACK_MAX_PAGES 16384
 
+/* Beyond the reserve: time for the first step, and how slow it may become */
+#define FIRST_STEP_NS 1000000000ULL
+#define MAX_DOUBLINGS 10
+
 void mm_limit_set(MmLimit *l, uint64_t pages)
 {
     uint64_t slack = MIN(MAX(pages / SLACK_DIVISOR, SLACK_MIN_PAGES),
@@ -42,6 +46,20 @@ uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want)
         return 1;
     }
     return 0;
+}
+
+uint64_t mm_limit_pause_ns(const MmLimit *l, uint64_t resident)
+{
+    uint64_t limit = qatomic_read(&l->limit);
+    uint64_t reserve = MAX(qatomic_read(&l->reserve), 1);
+    uint64_t steps;
+
+    if (!qatomic_read(&l->stuck) || !qatomic_read(&l->held) ||
+        resident < limit) {
+        return UINT64_MAX;
+    }
+    steps = (resident - limit) / reserve;
+    return (FIRST_STEP_NS / reserve) << MIN(MAX(steps, 1) - 1, MAX_DOUBLINGS);
 }
 
 bool mm_limit_above_high(const MmLimit *l, uint64_t resident)

@@ -5,7 +5,7 @@
  *
  * Reclaim works ahead of need, as kswapd does, so that faults seldom wait:
  *
- *   limit + reserve   nothing is filled above it
+ *   limit + reserve   nothing is filled above it, unless DMA holds all
  *   limit             fills wait while there is something to evict
  *   limit - slack     "high": reclaim starts
  *   limit - 2 slack   "low": reclaim stops
@@ -13,6 +13,11 @@
  * The reserve is drawn on only while there is nothing to evict (all is mapped
  * for DMA, or the tiers are full): a guest that would stand still for ever is
  * worth a pressure event and a little memory.
+ *
+ * While it is DMA that holds the pages, the device may itself wait for one
+ * more before it lets go, so there is no last page: beyond the reserve, pages
+ * come one at a time and ever more slowly.  As much again as the reserve takes
+ * a second, each further such step twice as long as the one before.
  */
 #ifndef MANAGED_MEMORY_LIMIT_H
 #define MANAGED_MEMORY_LIMIT_H
@@ -31,6 +36,8 @@ typedef struct MmLimit {
     uint64_t reserve;           /* pages beyond the limit */
     /* reclaim finds nothing to evict; reclaim thread */
     bool stuck;
+    /* ... and it is DMA that holds the pages */
+    bool held;
 } MmLimit;
 
 /** mm_limit_set: set the limit in pages and the watermarks that follow. */
@@ -46,6 +53,16 @@ void mm_limit_set(MmLimit *l, uint64_t pages);
  * Returns 0..@want; 0: the fault waits for reclaim.
  */
 uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want);
+
+/**
+ * mm_limit_pause_ns: how far apart pages beyond the reserve are filled
+ *
+ * @l: limit
+ * @resident: pages resident or being filled, at least limit + reserve
+ *
+ * Returns nanoseconds, UINT64_MAX: none may be filled.
+ */
+uint64_t mm_limit_pause_ns(const MmLimit *l, uint64_t resident);
 
 /** mm_limit_above_high: does reclaim have to start? */
 bool mm_limit_above_high(const MmLimit *l, uint64_t resident);

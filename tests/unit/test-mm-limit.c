@@ -5,7 +5,8 @@
  *
  * Not the numbers, but what they have to be good for: fills stay within the
  * limit, a fill that waits has reclaim at work, reclaim that stops has made
- * room, and a guest whose memory cannot be evicted gets a bounded reserve.
+ * room, a guest whose memory cannot be evicted gets a bounded reserve, and one
+ * whose devices hold all of it gets on all the same, though slowly.
  */
 #include "qemu/osdep.h"
 #include "memory-manager/pager/limit.h"
@@ -209,6 +210,74 @@ static void test_lowered_below_resident(void)
     g_assert_cmpuint(mm_limit_room(&l, 9000, 1), ==, 0);
 }
 
+/* How far over its limit a guest is after @seconds with everything held. */
+static uint64_t creep(MmLimit *l, uint64_t seconds)
+{
+    uint64_t resident = l->limit + l->reserve;
+    uint64_t ns = 0;
+
+    while (ns < seconds * 1000000000ULL) {
+        uint64_t pause = mm_limit_pause_ns(l, resident);
+
+        g_assert_cmpuint(pause, >, 0);
+        g_assert_cmpuint(pause, <, UINT64_MAX);
+        ns += pause;
+        resident++;
+    }
+    return resident - l->limit;
+}
+
+/*
+ * A device that holds all gets what it needs in the end, and whoever lets it
+ * hang for ever does not get far beyond the limit.
+ */
+static void check_creep(uint64_t pages)
+{
+    MmLimit l = { .stuck = true, .held = true };
+
+    mm_limit_set(&l, pages);
+    g_assert_cmpuint(creep(&l, 1), <=, 2 * l.reserve + 2);
+    g_assert_cmpuint(creep(&l, 1), >=, 2 * l.reserve - 2);
+    g_assert_cmpuint(creep(&l, 3600), <=, 15 * l.reserve);
+    g_assert_cmpuint(creep(&l, 86400), <=, 120 * l.reserve);
+}
+
+static void test_creep(void)
+{
+    static const uint64_t limits[] = { MM_LIMIT_MIN_PAGES, 1000, 16384,
+                                       1 << 18, 1 << 26 };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(limits); i++) {
+        check_creep(limits[i]);
+    }
+}
+
+/* What the tiers do not take has no way beyond the reserve. */
+static void test_no_creep(void)
+{
+    MmLimit l = {};
+
+    mm_limit_set(&l, 1000);
+    g_assert_cmpuint(mm_limit_pause_ns(&l, l.limit + l.reserve), ==,
+                     UINT64_MAX);
+    l.stuck = true;
+    g_assert_cmpuint(mm_limit_pause_ns(&l, l.limit + l.reserve), ==,
+                     UINT64_MAX);
+    l.held = true;
+    g_assert_cmpuint(mm_limit_pause_ns(&l, l.limit + l.reserve), <,
+                     UINT64_MAX);
+    l.stuck = false;
+    g_assert_cmpuint(mm_limit_pause_ns(&l, l.limit + l.reserve), ==,
+                     UINT64_MAX);
+    /* a limit of nothing, and none at all */
+    l.stuck = true;
+    mm_limit_set(&l, 0);
+    g_assert_cmpuint(mm_limit_pause_ns(&l, 5), <, UINT64_MAX);
+    mm_limit_set(&l, UINT64_MAX);
+    g_assert_cmpuint(mm_limit_pause_ns(&l, 5), ==, UINT64_MAX);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -218,5 +287,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/limit/tiny", test_tiny);
     g_test_add_func("/mm/limit/fills", test_fills);
     g_test_add_func("/mm/limit/lowered", test_lowered_below_resident);
+    g_test_add_func("/mm/limit/creep", test_creep);
+    g_test_add_func("/mm/limit/no-creep", test_no_creep);
     return g_test_run();
 }

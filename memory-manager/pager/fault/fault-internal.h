@@ -57,6 +57,8 @@ struct MmFault {
     int node;                   /* of the thread whose fault is served */
     uint64_t now_ns;            /* time of the current round */
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
+    uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
+    bool retrying;              /* waiters, the oldest first */
     bool read_failing;
 
     /* the rest of a first touch's window, filled while the guest goes on */
@@ -114,6 +116,9 @@ void mm_fault_latency(void *fault, uint64_t since_ns);
 
 /** mm_fault_room: how many of @want pages the limit lets in now. */
 uint64_t mm_fault_room(MmFault *f, uint64_t want);
+
+/** mm_fault_beyond_at: when the next page may be filled beyond the reserve. */
+uint64_t mm_fault_beyond_at(const MmFault *f);
 
 /** mm_load_init: buffers and list of loads. */
 void mm_load_init(MmFault *f);

@@ -125,9 +125,17 @@ static bool reason_may_be_gone(const MmFault *f, const MmWaiter *waiter)
     }
 }
 
+static int by_age(const void *a, const void *b)
+{
+    const MmWaiter *x = a, *y = b;
+
+    return x->since_ns < y->since_ns ? -1 : x->since_ns > y->since_ns;
+}
+
 /*
- * Serve again whoever waits for something else than a read in flight.  The
- * served ones leave the table under our hands, so go by a copy.
+ * Serve again whoever waits for something else than a read in flight, the
+ * oldest first.  The served ones leave the table under our hands, so go by a
+ * copy.
  */
 static void retry_waiters(MmFault *f)
 {
@@ -140,6 +148,8 @@ static void retry_waiters(MmFault *f)
             again[nr++] = f->waiters.waiter[i];
         }
     }
+    qsort(again, nr, sizeof(again[0]), by_age);
+    f->retrying = true;
     for (i = 0; i < nr; i++) {
         uint64_t page;
         MmRegion *region = find_region(f, again[i].addr, &page);
@@ -153,6 +163,7 @@ static void retry_waiters(MmFault *f)
         mm_waiters_set_reason(&f->waiters, again[i].addr,
                               mm_serve_page(f, region, page));
     }
+    f->retrying = false;
     if (f->waiters.overflow && f->waiters.nr < MM_MAX_WAITERS / 2) {
         f->waiters.overflow = false;
         wake_all(f->vm);
@@ -161,6 +172,14 @@ static void retry_waiters(MmFault *f)
         f->retry_at_ns = 0;
     }
     qatomic_set(&f->nobody_waits, f->waiters.nr == 0);
+}
+
+/* The timers count also while new faults keep coming. */
+static bool retry_due(const MmFault *f)
+{
+    return qatomic_read(&f->retry) ||
+           (f->retry_at_ns && f->now_ns >= f->retry_at_ns) ||
+           (f->waiters.nr && f->now_ns >= mm_fault_beyond_at(f));
 }
 
 static void run_work(MmFault *f)
@@ -243,6 +262,13 @@ static bool background_step(MmFault *f)
     return false;
 }
 
+/* How long until @at_ns, at most @max_ms. */
+static int until_ms(const MmFault *f, uint64_t at_ns, int max_ms)
+{
+    return at_ns <= f->now_ns ? 0
+           : MIN((at_ns - f->now_ns) / 1000000 + 1, max_ms);
+}
+
 static int next_timeout_ms(MmFault *f, bool busy)
 {
     /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
@@ -251,12 +277,13 @@ static int next_timeout_ms(MmFault *f, bool busy)
         return 0;
     }
     if (f->retry_at_ns) {
-        return f->retry_at_ns > f->now_ns
-               ? (f->retry_at_ns - f->now_ns) / 1000000 + 1 : 0;
+        return until_ms(f, f->retry_at_ns, 100);
     }
-    /* waiters without a timer are woken; look again all the same */
-    return f->waiters.nr || f->waiters.overflow ||
-           qatomic_read(&f->swapping_in) ? 100 : -1;
+    if (f->waiters.nr) {
+        /* they are woken, but for those that wait for their turn */
+        return MAX(until_ms(f, mm_fault_beyond_at(f), 100), 1);
+    }
+    return f->waiters.overflow || qatomic_read(&f->swapping_in) ? 100 : -1;
 }
 
 static void unwatch(MmFault *f, int fd)
@@ -304,7 +331,7 @@ static void *fault_thread(void *opaque)
         if (timed_out) {
             mm_load_look_for_hung(f);
         }
-        if (qatomic_read(&f->retry) || timed_out) {
+        if (timed_out || retry_due(f)) {
             retry_waiters(f);
         }
         busy |= mm_serve_ahead(f);

@@ -35,13 +35,26 @@ static uint64_t page_addr(const MmRegion *region, uint64_t page)
 uint64_t mm_fault_room(MmFault *f, uint64_t want)
 {
     MmVM *vm = f->vm;
-    uint64_t room = mm_limit_room(&vm->limit,
-                                  qatomic_read(&vm->total_resident), want);
+    uint64_t resident = qatomic_read(&vm->total_resident);
+    uint64_t room = mm_limit_room(&vm->limit, resident, want);
 
     if (room < want) {
         mm_reclaim_wake(vm);
     }
+    /* in turn: nobody knows who it is that the others wait for */
+    if (!room && f->retrying && mm_fault_beyond_at(f) <= f->now_ns) {
+        f->beyond_ns = f->now_ns;
+        room = 1;
+    }
     return room;
+}
+
+uint64_t mm_fault_beyond_at(const MmFault *f)
+{
+    uint64_t pause = mm_limit_pause_ns(&f->vm->limit,
+                                       qatomic_read(&f->vm->total_resident));
+
+    return pause == UINT64_MAX ? pause : f->beyond_ns + pause;
 }
 
 void mm_fault_latency(void *fault, uint64_t since_ns)

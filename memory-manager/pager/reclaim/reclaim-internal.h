@@ -31,6 +31,7 @@ struct MmReclaim {
     uint64_t zap_seq;
     bool active;                /* between the watermarks: on the way down */
     bool write_failing;
+    uint64_t held;              /* pages found mapped for DMA in this round */
 
     /* clock hand */
     uint32_t hand_region;

@@ -66,6 +66,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
     int ret = 1;
 
     *evicted = 0;
+    r->held = 0;
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
            !qatomic_read(&r->vm->reclaim_rests)) {
         if (r->fifo_nr < target && ret > 0) {
@@ -116,6 +117,7 @@ void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
 
 static void account(MmReclaim *r, unsigned evicted)
 {
+    qatomic_set(&r->vm->limit.held, !evicted && r->held && !r->write_failing);
     mm_reclaim_set_stuck(r, !evicted && !qatomic_read(&r->vm->reclaim_rests));
     qatomic_set(&r->urged, false);
     if (qatomic_read(&r->evicting)) {

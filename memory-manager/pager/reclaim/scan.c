@@ -127,13 +127,17 @@ static void fifo_push(MmReclaim *r, const Zap *zap)
 }
 
 /* Let the hand pass one page; true if it has become a candidate. */
-static bool pass_page(MmRegion *region, uint64_t page, bool force)
+static bool pass_page(MmReclaim *r, MmRegion *region, uint64_t page,
+                      bool force)
 {
     uint64_t entry = mm_map_get(&region->map, page);
     unsigned age = mm_entry_age(entry);
 
-    if (mm_entry_state(entry) != MM_PAGE_RESIDENT ||
-        mm_region_dma_held(region, page)) {
+    if (mm_entry_state(entry) != MM_PAGE_RESIDENT) {
+        return false;
+    }
+    if (mm_region_dma_held(region, page)) {
+        r->held++;
         return false;
     }
     if (age && !force) {
@@ -157,7 +161,7 @@ static bool pass_region(MmReclaim *r, MmRegion *region, Zap *zap,
         if (!mm_region_reconciled(region, r->hand_page)) {
             continue;
         }
-        if (pass_page(region, r->hand_page, force)) {
+        if (pass_page(r, region, r->hand_page, force)) {
             zap_add(zap, region->id, r->hand_page);
         }
     }

@@ -96,6 +96,7 @@ static void leave_dma(MmReclaim *r, Batch *b)
         if (mm_region_dma_held(b->region, b->p[i].page)) {
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
             MM_STAT_ADD(r->vm, evict_abort_dma, 1);
+            r->held++;
         } else {
             i++;
         }
