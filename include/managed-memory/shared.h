@@ -77,7 +77,7 @@ typedef struct MmMapHeader {
  *   TAKEN -> FREE        QEMU gives up, legal only after EOF on the
  *                        connection, that is when no pager can execute it
  *
- * A new pager executes what it finds POSTED or TAKEN before anything else.
+ * A new pager executes what it finds TAKEN before what it finds POSTED.
  */
 typedef enum MmRingState {
     MM_RING_FREE,

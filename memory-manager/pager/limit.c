@@ -14,7 +14,7 @@
 
 /* Beyond the reserve: time for the first step, and how slow it may become */
 #define FIRST_STEP_NS 1000000000ULL
-#define MAX_DOUBLINGS 10
+#define MAX_DOUBLINGS 16
 
 void mm_limit_set(MmLimit *l, uint64_t pages)
 {

@@ -314,6 +314,8 @@ static uint64_t present_end(const MmRegion *region, uint64_t page, uint64_t nr)
 static void reconcile_page(MmVM *vm, MmRegion *region, uint64_t page,
                            bool present)
 {
+    bool was_lost = mm_entry_state(mm_map_get(&region->map, page)) ==
+                    MM_PAGE_LOST;
     uint64_t entry = mm_map_reconcile(&region->map, page, present);
     unsigned tier_nr = mm_entry_tier(entry);
     MmTier *tier = mm_vm_tier(vm, tier_nr);
@@ -326,7 +328,8 @@ static void reconcile_page(MmVM *vm, MmRegion *region, uint64_t page,
                     mm_entry_at(mm_entry_with_state(entry, MM_PAGE_LOST),
                                 MM_TIER_NONE, 0));
     }
-    if (mm_entry_state(mm_map_get(&region->map, page)) == MM_PAGE_LOST) {
+    if (!was_lost &&
+        mm_entry_state(mm_map_get(&region->map, page)) == MM_PAGE_LOST) {
         mm_vm_page_lost(vm, region, page);
     }
 }

@@ -92,6 +92,7 @@ void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
     /* the newest of a kind wins: events tell of a state */
     memset(slot, 0, sizeof(*slot));
     slot->pending = true;
+    slot->seq = ++vm->events_seq;
     slot->event.kind = kind;
     slot->event.region = region;
     slot->event.arg = arg;
@@ -100,6 +101,15 @@ void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
     va_end(ap);
     g_mutex_unlock(&vm->events_lock);
     mm_wake(vm->control_wake_fd);
+}
+
+bool mm_vm_io_failing(MmVM *vm, unsigned what, bool failing)
+{
+    if (failing) {
+        qatomic_or(&vm->io_failing, what);
+        return false;
+    }
+    return (qatomic_fetch_and(&vm->io_failing, ~what) & ~what) == 0;
 }
 
 void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page)
@@ -115,16 +125,34 @@ void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page)
 bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->events_lock);
+    MmPendingEvent *first = NULL;
     int i;
 
     for (i = 0; i < MM_EVENT__MAX; i++) {
-        if (vm->events[i].pending) {
-            vm->events[i].pending = false;
-            *event = vm->events[i].event;
-            return true;
+        MmPendingEvent *slot = &vm->events[i];
+
+        if (slot->pending && (!first || slot->seq < first->seq)) {
+            first = slot;
         }
     }
-    return false;
+    if (first) {
+        first->pending = false;
+        *event = first->event;
+    }
+    return first;
+}
+
+void mm_vm_put_back_event(MmVM *vm, const MmMsgEvent *event)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->events_lock);
+    MmPendingEvent *slot = &vm->events[event->kind];
+
+    if (!slot->pending) {
+        slot->pending = true;
+        slot->seq = 0;
+        slot->event = *event;
+    }
+    mm_wake(vm->control_wake_fd);
 }
 
 void mm_wake(int eventfd)

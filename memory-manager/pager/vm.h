@@ -69,6 +69,7 @@ typedef struct MmRegion {
 /* Something the control thread has to tell QEMU. */
 typedef struct MmPendingEvent {
     bool pending;
+    uint64_t seq;               /* the lowest is sent first */
     MmMsgEvent event;
 } MmPendingEvent;
 
@@ -99,6 +100,9 @@ typedef struct MmVM {
     MmFault *fault;
     MmReclaim *reclaim;
 
+    /* control thread */
+    bool limit_lifted;          /* by a detach in progress */
+
     /* set once by the control thread, before there is a region */
     int uffd;
 
@@ -108,6 +112,7 @@ typedef struct MmVM {
 
     /* protected by events_lock */
     GMutex events_lock;
+    uint64_t events_seq;
     MmPendingEvent events[MM_EVENT__MAX];
 
     /* atomic */
@@ -118,6 +123,8 @@ typedef struct MmVM {
     bool scan_done;             /* every region is reconciled */
     bool reclaim_rests;         /* everything comes in, nothing goes out */
     bool reclaim_resting;       /* and no page is on its way out any more */
+    unsigned io_failing;        /* MM_IO_... */
+    bool zap_lost;              /* QEMU's zap thread is gone */
 } MmVM;
 
 /** mm_vm_region_get: region by id with a reference, or NULL; any thread. */
@@ -149,11 +156,32 @@ bool mm_region_reconciled(const MmRegion *region, uint64_t page);
 void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
                  const char *fmt, ...) G_GNUC_PRINTF(5, 6);
 
+/** What may fail at a tier, see mm_vm_io_failing(). */
+enum {
+    MM_IO_READ = 1 << 0,
+    MM_IO_WRITE = 1 << 1,
+    MM_IO_SETTLE = 1 << 2,
+};
+
+/**
+ * mm_vm_io_failing: note that @what fails, or does not any more
+ *
+ * Returns whether all works now, for MM_EVENT_IO_RECOVERED.  Any thread.
+ */
+bool mm_vm_io_failing(MmVM *vm, unsigned what, bool failing);
+
 /** mm_vm_page_lost: count a page whose content is gone, and say so. */
 void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page);
 
-/** mm_vm_take_event: next event to send; control thread. */
+/** mm_vm_take_event: next event to send, the oldest; control thread. */
 bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event);
+
+/**
+ * mm_vm_put_back_event: an event could not be sent; control thread
+ *
+ * It comes first again, unless there is a newer one of its kind.
+ */
+void mm_vm_put_back_event(MmVM *vm, const MmMsgEvent *event);
 
 /** mm_wake: add one to an eventfd; any thread. */
 void mm_wake(int eventfd);

@@ -258,7 +258,8 @@ static bool bury_pager(FakeQemu *fq)
         return false;
     }
     killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    if (killed && (wanted || fq->may_die)) {
+    if ((killed && (wanted || fq->may_die)) ||
+        (status == 0 && qatomic_read(&fq->may_leave))) {
         return true;
     }
     text = describe_status(status);

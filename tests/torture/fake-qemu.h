@@ -100,6 +100,7 @@ typedef struct FakeQemu {
 
     /* atomic */
     bool zap_paused;            /* the zap thread does not answer */
+    bool may_leave;             /* the pager may end in order */
     uint64_t pages_zapped;
 } FakeQemu;
 

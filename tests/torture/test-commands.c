@@ -119,6 +119,109 @@ static void test_swap_in(void)
     rig_finish(rig);
 }
 
+/*
+ * A long command by a second manager, so that the first one may do something
+ * meanwhile: it has begun, and takes longer than that.  Returns the socket.
+ */
+static int start_command(Rig *rig, MmMsgType type)
+{
+    int fd = rig_ok(rig) ? fake_manager_connect(rig->fm, 0) : -1;
+    MmMsg msg;
+
+    if (fd < 0 || mm_msg_send(fd, MM_MSG_CONTROL_HELLO, 2, NULL, 0, NULL, 0) ||
+        mm_msg_recv(fd, &msg, 5000) != 1 ||
+        mm_msg_send(fd, type, 1, NULL, 0, NULL, 0)) {
+        verdict_fail(rig->verdict, "cannot send a command");
+        return -1;
+    }
+    mm_msg_clear(&msg);
+    g_usleep(5000);
+    return fd;
+}
+
+/* Whether the answer is OK; none in time is a failure. */
+static bool finish_command(Rig *rig, int fd)
+{
+    MmMsg msg;
+    bool ok = false;
+
+    if (fd < 0) {
+        return false;
+    }
+    do {
+        if (mm_msg_recv(fd, &msg, 20000) != 1) {
+            verdict_fail(rig->verdict, "a command was not answered");
+            break;
+        }
+        ok = msg.hdr.type == MM_MSG_OK;
+        mm_msg_clear(&msg);
+    } while (msg.hdr.seq != 1);
+    close(fd);
+    return ok;
+}
+
+/*
+ * The limit is lowered while all comes in: the command fails, since nothing
+ * goes out meanwhile, and the guest goes on.
+ */
+static void test_swap_in_no_room(void)
+{
+    Rig *rig = new_rig();
+    int fd;
+
+    expect(rig, fake_manager_set_limit(rig->fm, MM_LIMIT_NONE),
+           "SET_LIMIT failed");
+    load_start(rig->load, &LOAD_MIXED);
+    fd = start_command(rig, MM_MSG_SWAP_IN);
+    expect(rig, fake_manager_set_limit(rig->fm, 4 * MiB), "SET_LIMIT failed");
+    expect(rig, !finish_command(rig, fd),
+           "SWAP_IN of more than the limit has worked");
+    load_watch(rig->load, 500);
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/* A limit that is set during a detach is for a pager that goes on. */
+static void test_detach_limit(void)
+{
+    Rig *rig = new_rig();
+    int fd;
+
+    load_start(rig->load, &(LoadConfig) { .writers = 3, .readers = 2,
+                                          .kernel = 1, .dma = 1, .words = 2 });
+    load_watch(rig->load, 200);
+    fd = start_command(rig, MM_MSG_DETACH);
+    expect(rig, fake_manager_set_limit(rig->fm, 4 * MiB), "SET_LIMIT failed");
+    expect(rig, finish_command(rig, fd), "DETACH failed");
+    expect(rig, fake_qemu_wait_detached(rig->fq, 1000), "not detached");
+    load_watch(rig->load, 300);
+    load_stop(rig->load);
+    if (rig_ok(rig)) {
+        load_sweep(rig->load);
+    }
+    rig_finish(rig);
+}
+
+/* Without a zap channel nothing could be evicted: a successor gets a new one */
+static void test_zap_lost(void)
+{
+    Rig *rig = new_rig();
+
+    load_start(rig->load, &LOAD_MIXED);
+    load_watch(rig->load, 100);
+    if (rig_ok(rig)) {
+        qatomic_set(&rig->fq->may_leave, true);
+        shutdown(rig->fq->fds[MM_HELLO_FD_ZAP], SHUT_RDWR);
+        expect(rig, fake_qemu_wait_resumes(rig->fq, 1, 20000),
+               "no successor for a pager without a zap channel");
+    }
+    load_watch(rig->load, 500);
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 /* The VM goes on without a pager. */
 static void test_detach(void)
 {
@@ -217,7 +320,10 @@ void torture_add_commands(void)
 {
     g_test_add_func("/torture/commands/evict", test_evict);
     g_test_add_func("/torture/commands/swap-in", test_swap_in);
+    g_test_add_func("/torture/commands/swap-in-no-room", test_swap_in_no_room);
     g_test_add_func("/torture/commands/detach", test_detach);
+    g_test_add_func("/torture/commands/detach-limit", test_detach_limit);
+    g_test_add_func("/torture/commands/zap-lost", test_zap_lost);
     g_test_add_func("/torture/commands/detach-kill", test_detach_kill);
     g_test_add_func("/torture/commands/new-manager", test_new_manager);
     g_test_add_func("/torture/commands/hotplug", test_hotplug);

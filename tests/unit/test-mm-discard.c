@@ -314,6 +314,11 @@ static void test_resume(void)
     g_assert_cmpuint(slot(200)->state, ==, MM_RING_DONE);
     post(200, 0, 3 * SLICE, 10, MM_RING_POSTED);
     mm_discard_resume(vm->fault);
+    /* in slices, as ever: faults must not wait for all of it */
+    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_cmpuint(slot(3)->state, ==, MM_RING_TAKEN);
+    g_assert_cmpuint(slot(200)->state, ==, MM_RING_POSTED);
+    poll_all();
     g_assert_cmpuint(slot(3)->state, ==, MM_RING_DONE);
     g_assert_cmpuint(slot(200)->state, ==, MM_RING_DONE);
     g_assert_cmpuint(slot(201)->state, ==, MM_RING_DONE);

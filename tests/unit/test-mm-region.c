@@ -13,6 +13,7 @@
 #include "qemu/bitmap.h"
 #include "qapi/error.h"
 #include "managed-memory/msg.h"
+#include "memory-manager/pager/control/control.h"
 #include "memory-manager/pager/region.h"
 #include "mm-unit.h"
 #include "vm-rig.h"
@@ -436,6 +437,119 @@ static void test_impossible_places(void)
     mm_vm_take_event(vm, &event);
 }
 
+static void post_event(MmEventKind kind, uint64_t arg)
+{
+    mm_vm_event(vm, kind, 0, arg, "event");
+}
+
+static void assert_event(MmEventKind kind, uint64_t arg)
+{
+    MmMsgEvent event;
+
+    g_assert_true(mm_vm_take_event(vm, &event));
+    g_assert_cmpuint(event.kind, ==, kind);
+    g_assert_cmpuint(event.arg, ==, arg);
+}
+
+/* Whoever hears of a state hears the last one last. */
+static void test_events(void)
+{
+    MmMsgEvent event;
+
+    g_assert_false(mm_vm_take_event(vm, &event));
+    post_event(MM_EVENT_IO_ERROR, 1);
+    post_event(MM_EVENT_IO_RECOVERED, 2);
+    post_event(MM_EVENT_PRESSURE_OVER, 3);
+    post_event(MM_EVENT_PRESSURE, 4);
+    post_event(MM_EVENT_IO_ERROR, 5);
+    assert_event(MM_EVENT_IO_RECOVERED, 2);
+    assert_event(MM_EVENT_PRESSURE_OVER, 3);
+    assert_event(MM_EVENT_PRESSURE, 4);
+    assert_event(MM_EVENT_IO_ERROR, 5);
+    g_assert_false(mm_vm_take_event(vm, &event));
+    /* one that could not be sent comes first, but not after a newer one */
+    post_event(MM_EVENT_IO_ERROR, 6);
+    g_assert_true(mm_vm_take_event(vm, &event));
+    post_event(MM_EVENT_IO_RECOVERED, 7);
+    mm_vm_put_back_event(vm, &event);
+    assert_event(MM_EVENT_IO_ERROR, 6);
+    assert_event(MM_EVENT_IO_RECOVERED, 7);
+    post_event(MM_EVENT_IO_ERROR, 8);
+    mm_vm_put_back_event(vm, &event);
+    assert_event(MM_EVENT_IO_ERROR, 8);
+    g_assert_false(mm_vm_take_event(vm, &event));
+}
+
+/* While anything at a tier fails, nothing has recovered. */
+static void test_io_failing(void)
+{
+    mm_vm_io_failing(vm, MM_IO_READ, true);
+    mm_vm_io_failing(vm, MM_IO_WRITE, true);
+    g_assert_false(mm_vm_io_failing(vm, MM_IO_READ, false));
+    g_assert_true(mm_vm_io_failing(vm, MM_IO_WRITE, false));
+}
+
+#define GIB (1ULL << 30)
+
+/* A region comes or goes: returns the limit that follows, and sets it. */
+static uint64_t region_limit(uint64_t size, uint64_t limit, bool comes)
+{
+    const MmRegion region = { .size = size, .limit = limit };
+
+    if (comes) {
+        vm->state->limit = mm_control_region_limit(vm, &region, true);
+        vm->total_size += size;
+    } else {
+        vm->state->limit = mm_control_region_limit(vm, &region, false);
+        vm->total_size -= size;
+    }
+    return vm->state->limit;
+}
+
+static void start_limits(uint64_t limit, bool operator_has_set_it)
+{
+    vm->total_size = 0;
+    vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
+    vm->state->limit_set = false;
+    region_limit(4 * GIB, MM_LIMIT_NONE, true);
+    g_assert_cmpuint(vm->state->limit, ==, MM_LIMIT_NONE);
+    if (operator_has_set_it) {
+        vm->state->limit = limit;
+        vm->state->limit_set = true;
+    }
+}
+
+/* Memory comes and goes: no limit becomes one that no guest can live with. */
+static void test_limit_follows(void)
+{
+    /* nobody names one */
+    start_limits(0, false);
+    g_assert_cmpuint(region_limit(GIB, MM_LIMIT_NONE, true), ==,
+                     MM_LIMIT_NONE);
+    g_assert_cmpuint(region_limit(GIB, MM_LIMIT_NONE, false), ==,
+                     MM_LIMIT_NONE);
+    /* a region names one */
+    g_assert_cmpuint(region_limit(2 * GIB, GIB, true), ==, 5 * GIB);
+    g_assert_cmpuint(region_limit(3 * GIB, MM_LIMIT_NONE, true), ==, 8 * GIB);
+    g_assert_cmpuint(region_limit(2 * GIB, GIB, false), ==, 7 * GIB);
+    /* an operator's word stands */
+    start_limits(GIB, true);
+    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, true), ==, GIB);
+    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, false), ==, GIB);
+    /* but for those that name one; what stays keeps its share */
+    g_assert_cmpuint(region_limit(4 * GIB, GIB, true), ==, 2 * GIB);
+    vm->state->limit = GIB;
+    g_assert_cmpuint(region_limit(4 * GIB, GIB, false), ==, GIB / 2);
+    start_limits(MM_LIMIT_NONE, true);
+    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, true), ==,
+                     MM_LIMIT_NONE);
+    start_limits(MM_LIMIT_NONE - GIB, true);
+    g_assert_cmpuint(region_limit(4 * GIB, 2 * GIB, true), ==, MM_LIMIT_NONE);
+    vm->total_size = 0;
+    vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
+    vm->state->limit_set = false;
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -448,5 +562,8 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/region/forged-page-map", test_forged_page_map);
     g_test_add_func("/mm/region/resume", test_resume);
     g_test_add_func("/mm/region/impossible-places", test_impossible_places);
+    g_test_add_func("/mm/vm/events", test_events);
+    g_test_add_func("/mm/vm/io-failing", test_io_failing);
+    g_test_add_func("/mm/vm/limit-follows", test_limit_follows);
     return g_test_run();
 }

@@ -4,7 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * EOF on QEMU's connection ends the process: there is nothing to save, since
- * all that a successor needs lies in memfds and files that QEMU holds.  The
+ * all that a successor needs lies in memfds and files that QEMU holds.  So
+ * does the end of the zap channel alone, without which nothing can be evicted:
+ * QEMU then has the manager start a successor.  The
  * userfaultfd is closed first and explicitly, so that a QEMU that is being
  * killed never waits for a transfer of ours that hangs.
  */
@@ -101,8 +103,7 @@ static void send_events(MmControl *c)
         }
         if (mm_msg_send(c->vm->connection, MM_MSG_EVENT, 0, &event,
                         sizeof(event), NULL, 0) < 0) {
-            mm_vm_event(c->vm, event.kind, event.region, event.arg, "%s",
-                        event.text);
+            mm_vm_put_back_event(c->vm, &event);
             return;     /* the next event, or the next wake-up, tries again */
         }
     }
@@ -152,6 +153,9 @@ void mm_control_run(MmVM *vm)
         }
         if (pfd[2].revents) {
             mm_unwake(vm->control_wake_fd);
+            if (qatomic_read(&vm->zap_lost)) {
+                leave(vm);      /* a successor gets a new channel */
+            }
             send_events(c);
             mm_long_progress(c);
         }

@@ -63,8 +63,9 @@ bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp);
  * @region: the one that comes, or goes
  * @comes: which of the two
  *
- * Regions that name no limit add their size.  While no region names one, the
- * manager's default holds; an operator's limit moves with the regions.
+ * While no region names a limit, the manager's default holds.  Otherwise the
+ * limits add up, and regions that name none add their size.  An operator's
+ * limit stands, but for regions that name one.
  */
 uint64_t mm_control_region_limit(MmVM *vm, const MmRegion *region,
                                  bool comes);

@@ -130,6 +130,7 @@ void mm_long_start(MmControl *c, MmLongKind kind, int sock)
     mm_reclaim_wake(vm);
     if (kind == MM_LONG_DETACH) {
         /* vm->state keeps the limit, should a successor have to go on */
+        vm->limit_lifted = true;
         mm_limit_set(&vm->limit, UINT64_MAX);
     }
     mm_fault_call(vm, mm_fault_swap_in, NULL);
@@ -155,6 +156,7 @@ static void long_answer(MmControl *c, bool ok, const char *error,
 /* Reclaim goes on, with the limit that a detach may have lifted. */
 static void rest_ends(MmVM *vm)
 {
+    vm->limit_lifted = false;
     mm_limit_set(&vm->limit, vm->state->limit == MM_LIMIT_NONE
                  ? UINT64_MAX : vm->state->limit / MM_PAGE_SIZE);
     qatomic_set(&vm->reclaim_rests, false);
@@ -189,7 +191,11 @@ static void long_swapped_in(MmControl *c)
 
     /* nothing goes out, and the fault thread itself counts: this is exact */
     mm_fault_call(vm, mm_fault_count_absent, &absent);
-    if (absent.elsewhere && !absent.failed) {
+    if (absent.elsewhere && absent.no_room) {
+        rest_ends(vm);
+        long_answer(c, false, "the resident limit has no room for all of it; "
+                    "raise the limit first", 0);
+    } else if (absent.elsewhere && !absent.failed) {
         mm_fault_call(vm, mm_fault_swap_in, NULL);
     } else if (absent.elsewhere) {
         rest_ends(vm);

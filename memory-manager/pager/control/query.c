@@ -90,8 +90,10 @@ bool mm_control_apply_limit(MmVM *vm, uint64_t bytes, Error **errp)
         return false;
     }
     qatomic_set(&vm->state->limit, bytes);
-    mm_limit_set(&vm->limit, bytes == MM_LIMIT_NONE ? UINT64_MAX
-                                                    : bytes / MM_PAGE_SIZE);
+    if (!vm->limit_lifted) {
+        mm_limit_set(&vm->limit, bytes == MM_LIMIT_NONE
+                     ? UINT64_MAX : bytes / MM_PAGE_SIZE);
+    }
     mm_reclaim_wake(vm);
     mm_fault_retry(vm);
     return true;
@@ -118,27 +120,40 @@ static uint64_t share(const MmRegion *region)
                                           : MIN(region->limit, region->size);
 }
 
+/* @limit of @size bytes, without those of @region. */
+static uint64_t scaled(uint64_t limit, uint64_t size, const MmRegion *region)
+{
+    return (double)limit * (size - region->size) / size;
+}
+
 uint64_t mm_control_region_limit(MmVM *vm, const MmRegion *region, bool comes)
 {
     uint64_t limit = vm->state->limit;
     uint64_t size = qatomic_read(&vm->total_size);
     uint64_t min = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+    bool names_one = region->limit != MM_LIMIT_NONE;
+    bool summed = limit != MM_LIMIT_NONE && !vm->state->limit_set &&
+                  limit != vm->state->default_limit;
+    uint64_t left;
 
+    if (vm->state->limit_set && !names_one) {
+        return limit;       /* the operator's word stands */
+    }
     if (!comes) {
-        if (limit == MM_LIMIT_NONE ||
-            (limit == vm->state->default_limit && !vm->state->limit_set)) {
+        if (limit == MM_LIMIT_NONE || (!summed && !vm->state->limit_set)) {
             return limit;
         }
-        return limit > share(region) + min ? limit - share(region) : min;
+        left = limit - MIN(limit, share(region));
+        /* an operator's may be any: what stays keeps its share of it */
+        return MAX(summed ? left : MAX(left, scaled(limit, size, region)),
+                   min);
     }
-    if (region->limit == MM_LIMIT_NONE && !vm->state->limit_set &&
-        (limit == MM_LIMIT_NONE || limit == vm->state->default_limit)) {
+    if (!names_one && !summed) {
         return vm->state->default_limit;
     }
-    if (limit == MM_LIMIT_NONE ||
-        (limit == vm->state->default_limit && !vm->state->limit_set)) {
+    if (limit == MM_LIMIT_NONE || (!summed && !vm->state->limit_set)) {
         /* the first region that names one: the others add their size */
         limit = size;
     }
-    return MAX(limit + share(region), min);
+    return MAX(MIN(limit, MM_LIMIT_NONE - share(region)) + share(region), min);
 }

@@ -132,6 +132,9 @@ static void finish_slice(MmFault *f, MmRegion *region, uint64_t page,
         }
     }
     MM_STAT_ADD(f->vm, pages_discarded, nr);
+    /* who is still there faults again */
+    mm_waiters_remove(&f->waiters, region->hva + page * MM_PAGE_SIZE,
+                      nr * MM_PAGE_SIZE, mm_fault_latency, f);
     mm_uffd_wake(f->vm->uffd, region->hva + page * MM_PAGE_SIZE,
                  nr * MM_PAGE_SIZE);
 }
@@ -184,6 +187,9 @@ static bool discard_slice(MmFault *f)
 bool mm_discard_poll(MmFault *f)
 {
     if (f->ring_slot < 0) {
+        f->left_behind = f->left_behind && take(f, MM_RING_TAKEN);
+    }
+    if (f->ring_slot < 0) {
         f->kicked = f->kicked && take(f, MM_RING_POSTED);
         if (!f->kicked) {
             return false;
@@ -195,9 +201,6 @@ bool mm_discard_poll(MmFault *f)
 
 void mm_discard_resume(MmFault *f)
 {
-    while (take(f, MM_RING_TAKEN) || take(f, MM_RING_POSTED)) {
-        while (f->ring_slot >= 0) {
-            discard_slice(f);
-        }
-    }
+    f->left_behind = true;
+    f->kicked = true;
 }

@@ -58,8 +58,11 @@ struct MmFault {
     uint64_t now_ns;            /* time of the current round */
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
     uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
-    bool retrying;              /* waiters, the oldest first */
-    bool read_failing;
+    bool retrying;              /* those who wait, not a new fault */
+    uint64_t looked_ns;         /* when all was looked at */
+    bool read_failing;          /* and an event has said so */
+    bool read_worked;           /* since the last one that did not */
+    uint64_t read_failed_ns;    /* when that was */
 
     /* the rest of a first touch's window, filled while the guest goes on */
     struct {
@@ -70,6 +73,7 @@ struct MmFault {
     } ahead;
 
     /* discard in progress */
+    bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
     int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
     MmRange discard;
@@ -80,7 +84,9 @@ struct MmFault {
     uint32_t swap_in_region;
     uint64_t swap_in_page;
     bool swapping_in;           /* atomic: read by the control thread */
-    bool swap_in_failed;        /* a read that nobody waits for has failed */
+    uint64_t swap_in_asked_ns;  /* when the last page was, 0: not yet */
+    bool swap_in_failed;        /* a read has */
+    bool swap_in_full;          /* the limit is in the way */
 
     GMutex work_lock;
     GCond work_done;
@@ -100,6 +106,9 @@ struct MmFault {
  * Returns MM_WAIT_NONE if it is served, else what it waits for.
  */
 MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_can_give_up: is the page out of memory, and nobody reading it? */
+bool mm_can_give_up(const MmRegion *region, uint64_t page);
 
 /** mm_lose_swapped: a SWAPPED page is given up. */
 void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page);
@@ -135,8 +144,8 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
 /** mm_load_reap: place what has been read. */
 void mm_load_reap(MmFault *f);
 
-/** mm_load_look_for_hung: say so if a read takes too long. */
-void mm_load_look_for_hung(MmFault *f);
+/** mm_load_look: say so if a read takes too long, or reads work again. */
+void mm_load_look(MmFault *f);
 
 /** mm_load_cancel: the pages being read in this range are discarded. */
 void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr);
@@ -161,7 +170,7 @@ void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry);
 /** mm_discard_poll: go on with the ring; true if there is more to do. */
 bool mm_discard_poll(MmFault *f);
 
-/** mm_discard_resume: execute what a former pager has left. */
+/** mm_discard_resume: go on with what a former pager has left. */
 void mm_discard_resume(MmFault *f);
 
 #endif

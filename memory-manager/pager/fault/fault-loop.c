@@ -26,6 +26,9 @@
 /* Pages that one step of swap-in starts to read. */
 #define SWAP_IN_STEP 64
 
+/* How often to look at what nobody tells. */
+#define LOOK_MS 100
+
 static uint64_t clock_ns(void)
 {
     return g_get_monotonic_time() * 1000;
@@ -125,17 +128,27 @@ static bool reason_may_be_gone(const MmFault *f, const MmWaiter *waiter)
     }
 }
 
-static int by_age(const void *a, const void *b)
+/* If there is a page for one of them only, it is the oldest's. */
+static void oldest_first(MmWaiter *waiters, unsigned nr)
 {
-    const MmWaiter *x = a, *y = b;
+    unsigned i, oldest = 0;
+    MmWaiter first;
 
-    return x->since_ns < y->since_ns ? -1 : x->since_ns > y->since_ns;
+    for (i = 1; i < nr; i++) {
+        if (waiters[i].since_ns < waiters[oldest].since_ns) {
+            oldest = i;
+        }
+    }
+    if (oldest) {
+        first = waiters[oldest];
+        waiters[oldest] = waiters[0];
+        waiters[0] = first;
+    }
 }
 
 /*
- * Serve again whoever waits for something else than a read in flight, the
- * oldest first.  The served ones leave the table under our hands, so go by a
- * copy.
+ * Serve again whoever waits for something else than a read in flight.  The
+ * served ones leave the table under our hands, so go by a copy.
  */
 static void retry_waiters(MmFault *f)
 {
@@ -148,7 +161,7 @@ static void retry_waiters(MmFault *f)
             again[nr++] = f->waiters.waiter[i];
         }
     }
-    qsort(again, nr, sizeof(again[0]), by_age);
+    oldest_first(again, nr);
     f->retrying = true;
     for (i = 0; i < nr; i++) {
         uint64_t page;
@@ -216,36 +229,78 @@ static bool scan_step(MmFault *f)
     return false;
 }
 
+static void swap_in_end(MmFault *f)
+{
+    qatomic_store_release(&f->swapping_in, false);
+    mm_wake(f->vm->control_wake_fd);
+}
+
+/*
+ * Everything has been asked for: it is over when all reads of before have
+ * ended, whether they have worked or not.
+ */
+static void swap_in_drain(MmFault *f)
+{
+    MmLoad *load;
+
+    if (!f->swap_in_asked_ns) {
+        f->swap_in_asked_ns = f->now_ns;
+    }
+    QLIST_FOREACH(load, &f->busy_loads, next) {
+        if (load->since_ns <= f->swap_in_asked_ns) {
+            return;
+        }
+    }
+    swap_in_end(f);
+}
+
+/* Returns whether to go on with the next page at once. */
+static bool swap_in_page(MmFault *f, MmRegion *region, uint64_t page)
+{
+    MmWaitReason reason;
+
+    if (mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_SWAPPED) {
+        return true;
+    }
+    f->node = MM_NODE_ANY;
+    reason = mm_serve_page(f, region, page);
+    switch (reason) {
+    case MM_WAIT_NONE:
+    case MM_WAIT_LOAD:
+        return true;
+    case MM_WAIT_BUSY:
+        return false;       /* until a load is free */
+    case MM_WAIT_LIMIT:
+        /* reclaim rests: there is never going to be room */
+        f->swap_in_full = true;
+        swap_in_end(f);
+        return false;
+    default:
+        f->swap_in_failed = true;
+        return true;
+    }
+}
+
 static bool swap_in_step(MmFault *f)
 {
     unsigned i;
 
     for (i = 0; i < SWAP_IN_STEP; i++) {
-        MmRegion *region = f->vm->regions[f->swap_in_region];
-        MmPageState state;
+        MmRegion *region = f->swap_in_region < MM_MAX_REGIONS
+                           ? f->vm->regions[f->swap_in_region] : NULL;
 
+        if (f->swap_in_region == MM_MAX_REGIONS) {
+            swap_in_drain(f);
+            return false;
+        }
         if (!region || f->swap_in_page >= region->nr_pages) {
             f->swap_in_page = 0;
-            if (++f->swap_in_region == MM_MAX_REGIONS) {
-                qatomic_store_release(&f->swapping_in,
-                                      !QLIST_EMPTY(&f->busy_loads));
-                f->swap_in_region = 0;
-                mm_wake(f->vm->control_wake_fd);
-                return false;
-            }
-            continue;
+            f->swap_in_region++;
+        } else if (swap_in_page(f, region, f->swap_in_page)) {
+            f->swap_in_page++;
+        } else {
+            return false;
         }
-        state = mm_entry_state(mm_map_get(&region->map, f->swap_in_page));
-        if (state == MM_PAGE_SWAPPED) {
-            MmWaitReason reason;
-
-            f->node = MM_NODE_ANY;
-            reason = mm_serve_page(f, region, f->swap_in_page);
-            if (reason != MM_WAIT_NONE && reason != MM_WAIT_LOAD) {
-                return false;
-            }
-        }
-        f->swap_in_page++;
     }
     return true;
 }
@@ -277,13 +332,14 @@ static int next_timeout_ms(MmFault *f, bool busy)
         return 0;
     }
     if (f->retry_at_ns) {
-        return until_ms(f, f->retry_at_ns, 100);
+        return until_ms(f, f->retry_at_ns, LOOK_MS);
     }
     if (f->waiters.nr) {
         /* they are woken, but for those that wait for their turn */
-        return MAX(until_ms(f, mm_fault_beyond_at(f), 100), 1);
+        return MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
     }
-    return f->waiters.overflow || qatomic_read(&f->swapping_in) ? 100 : -1;
+    return f->waiters.overflow || f->read_failing ||
+           qatomic_read(&f->swapping_in) ? LOOK_MS : -1;
 }
 
 static void unwatch(MmFault *f, int fd)
@@ -305,13 +361,13 @@ static void *fault_thread(void *opaque)
     mm_discard_resume(f);
     for (;;) {
         struct epoll_event ev[4];
-        bool faults = false, timed_out;
+        bool faults = false, look;
         int i, nr;
 
         nr = TEMP_FAILURE_RETRY(epoll_wait(f->epoll_fd, ev, ARRAY_SIZE(ev),
                                            next_timeout_ms(f, busy)));
-        timed_out = nr == 0;
         f->now_ns = clock_ns();
+        look = f->now_ns - f->looked_ns >= LOOK_MS * 1000000ULL;
         for (i = 0; i < nr; i++) {
             int fd = ev[i].data.fd;
 
@@ -321,17 +377,21 @@ static void *fault_thread(void *opaque)
                     unwatch(f, fd);
                 }
             } else {
-                f->kicked |= fd == vm->kick_fd;
-                mm_unwake(fd);
+                if (fd == vm->kick_fd) {
+                    f->kicked = true;
+                } else {
+                    mm_unwake(fd);
+                }
             }
         }
         mm_load_reap(f);
         run_work(f);
         busy = mm_discard_poll(f);
-        if (timed_out) {
-            mm_load_look_for_hung(f);
+        if (look) {
+            f->looked_ns = f->now_ns;
+            mm_load_look(f);
         }
-        if (timed_out || retry_due(f)) {
+        if (look || retry_due(f)) {
             retry_waiters(f);
         }
         busy |= mm_serve_ahead(f);
@@ -343,9 +403,9 @@ static void *fault_thread(void *opaque)
     return NULL;
 }
 
-static bool watch(MmFault *f, int fd, Error **errp)
+static bool watch(MmFault *f, int fd, uint32_t events, Error **errp)
 {
-    struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
+    struct epoll_event ev = { .events = events, .data.fd = fd };
 
     if (epoll_ctl(f->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
         error_setg_errno(errp, errno, "cannot watch a descriptor");
@@ -388,7 +448,7 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp)
     f->zeroes = locked_buffer(MM_POPULATE_PAGES * MM_PAGE_SIZE, errp);
     f->fill_page = locked_buffer(MM_PAGE_SIZE, errp);
     if (!f->arena || !f->zeroes || !f->fill_page || f->epoll_fd < 0 ||
-        f->wake_fd < 0 || !watch(f, f->wake_fd, errp)) {
+        f->wake_fd < 0 || !watch(f, f->wake_fd, EPOLLIN, errp)) {
         return NULL;
     }
     mm_load_init(f);
@@ -405,7 +465,7 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp)
 
 void mm_fault_watch_uffd(MmVM *vm)
 {
-    watch(vm->fault, vm->uffd, &error_abort);
+    watch(vm->fault, vm->uffd, EPOLLIN, &error_abort);
 }
 
 void mm_fault_start(MmVM *vm)
@@ -413,7 +473,8 @@ void mm_fault_start(MmVM *vm)
     if (vm->uffd >= 0) {
         mm_fault_watch_uffd(vm);
     }
-    watch(vm->fault, vm->kick_fd, &error_abort);
+    /* QEMU's as well: a read might block, so each kick is an edge */
+    watch(vm->fault, vm->kick_fd, EPOLLIN | EPOLLET, &error_abort);
     vm->fault->thread = g_thread_new("fault", fault_thread, vm->fault);
 }
 
@@ -447,6 +508,8 @@ void mm_fault_add_region(MmVM *vm, void *opaque)
     MmRegion *region = opaque;
 
     mm_vm_publish_region(vm, region->id, region);
+    /* a fault that was read before now belonged to nobody */
+    mm_uffd_wake(vm->uffd, region->hva, region->size);
     vm->fault->scan_region = 0;
     vm->fault->scanning = true;
 }
@@ -465,7 +528,9 @@ void mm_fault_swap_in(MmVM *vm, void *unused)
 {
     vm->fault->swap_in_region = 0;
     vm->fault->swap_in_page = 0;
+    vm->fault->swap_in_asked_ns = 0;
     vm->fault->swap_in_failed = false;
+    vm->fault->swap_in_full = false;
     qatomic_set(&vm->fault->swapping_in, true);
 }
 
@@ -477,6 +542,7 @@ void mm_fault_count_absent(MmVM *vm, void *opaque)
 
     memset(absent, 0, sizeof(*absent));
     absent->failed = vm->fault->swap_in_failed;
+    absent->no_room = vm->fault->swap_in_full;
     QLIST_FOREACH(load, &vm->fault->busy_loads, next) {
         absent->elsewhere += load->io.nr_pages;
     }
@@ -510,6 +576,7 @@ void mm_fault_give_up(MmVM *vm, void *opaque)
 
         if (region && (f->again[i].reason == MM_WAIT_ERROR ||
                        f->again[i].reason == MM_WAIT_LOST) &&
+            mm_can_give_up(region, page) &&
             mm_uffd_poison(vm->uffd, f->again[i].addr) == 0) {
             mm_lose_swapped(f, region, page);
             mm_fault_served(f, region, page, 1);

@@ -64,6 +64,7 @@ typedef struct MmFaultAbsent {
     uint64_t elsewhere;         /* pages swapped, zero, or being read */
     uint64_t lost;              /* pages */
     bool failed;                /* reads of the last swap-in have failed */
+    bool no_room;               /* the limit has ended it */
 } MmFaultAbsent;
 
 /**

@@ -18,6 +18,8 @@
 
 /* How long to wait before a page that could not be read is tried again. */
 #define RETRY_NS 100000000ULL
+/* Reads work again if none has failed for so long, retries included. */
+#define QUIET_NS (3 * RETRY_NS)
 /* A read that takes longer is taken for a tier that hangs. */
 #define HANGS_NS 1000000000ULL
 
@@ -125,6 +127,18 @@ static bool content_right(MmFault *f, MmLoad *load, unsigned i)
     return false;
 }
 
+/* Returns whether that is news. */
+static bool read_fails(MmFault *f)
+{
+    bool news = !f->read_failing;
+
+    f->read_failing = true;
+    f->read_worked = false;
+    f->read_failed_ns = f->now_ns;
+    mm_vm_io_failing(f->vm, MM_IO_READ, true);
+    return news;
+}
+
 static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
 {
     MmRegion *region = load->region;
@@ -132,30 +146,18 @@ static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[i]));
 
     mm_unfill(region, page, load->entries[i]);
+    f->swap_in_failed = true;
     if (!mm_waiters_set_reason(&f->waiters, region->hva + page * MM_PAGE_SIZE,
                                MM_WAIT_ERROR)) {
-        f->swap_in_failed = true;
         return;     /* read ahead: nobody has asked for it */
     }
     f->retry_at_ns = f->now_ns + RETRY_NS;
-    if (!f->read_failing) {
-        f->read_failing = true;
+    if (read_fails(f)) {
         mm_vm_event(f->vm, MM_EVENT_IO_ERROR, region->id, err,
                     "tier '%s' cannot read: %s; a vCPU waits for the page at "
                     "offset 0x%" PRIx64 " of %s", tier->name,
                     err == EBADMSG ? "wrong checksum" : strerror(err),
                     page * MM_PAGE_SIZE, region->idstr);
-    }
-}
-
-static void read_works(MmFault *f, const MmLoad *load)
-{
-    MmTier *tier = load->io.queue->tier;
-
-    if (f->read_failing) {
-        f->read_failing = false;
-        mm_vm_event(f->vm, MM_EVENT_IO_RECOVERED, load->region->id, 0,
-                    "tier '%s' can be read again", tier->name);
     }
 }
 
@@ -193,12 +195,11 @@ static void load_done(MmTierIO *io)
     MmLoad *load = container_of(io, MmLoad, io);
     MmFault *f = io->opaque;
     unsigned i, run = 0;
+    bool all = true;
 
     mm_nodes_prefer(f->vm->nodes, load->node);
     if (io->ret < 0) {
         MM_STAT_ADD(f->vm, read_errors, 1);
-    } else {
-        read_works(f, load);
     }
     for (i = 0; i < io->nr_pages; i++) {
         bool cancelled = load->cancelled & (1u << i);
@@ -214,10 +215,12 @@ static void load_done(MmTierIO *io)
         if (cancelled) {
             drop_cancelled(f, load, i);
         } else {
+            all = false;
             read_failed(f, load, i, err);
         }
     }
     place_run(f, load, io->nr_pages - run, run);
+    f->read_worked |= all;
     mm_region_put(f->vm, load->region);
     QLIST_REMOVE(load, next);
     QLIST_INSERT_HEAD(&f->free_loads, load, next);
@@ -225,18 +228,30 @@ static void load_done(MmTierIO *io)
     qatomic_set(&f->retry, true);
 }
 
-void mm_load_look_for_hung(MmFault *f)
+static void look_for_hung(MmFault *f)
 {
     MmLoad *load;
 
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        if (!f->read_failing && f->now_ns - load->since_ns > HANGS_NS) {
-            f->read_failing = true;
+        if (f->now_ns - load->since_ns > HANGS_NS && read_fails(f)) {
             mm_vm_event(f->vm, MM_EVENT_IO_ERROR, load->region->id, ETIMEDOUT,
                         "tier '%s' does not answer a read; a vCPU waits for "
                         "the page at offset 0x%" PRIx64 " of %s",
                         load->io.queue->tier->name,
                         load->page * MM_PAGE_SIZE, load->region->idstr);
+        }
+    }
+}
+
+void mm_load_look(MmFault *f)
+{
+    look_for_hung(f);
+    if (f->read_failing && f->read_worked &&
+        f->now_ns - f->read_failed_ns > QUIET_NS) {
+        f->read_failing = false;
+        if (mm_vm_io_failing(f->vm, MM_IO_READ, false)) {
+            mm_vm_event(f->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
+                        "what was swapped out can be read again");
         }
     }
 }

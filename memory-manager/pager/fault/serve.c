@@ -308,6 +308,13 @@ static void lose_page(MmFault *f, MmRegion *region, uint64_t page,
     mm_vm_page_lost(f->vm, region, page);
 }
 
+bool mm_can_give_up(const MmRegion *region, uint64_t page)
+{
+    MmPageState state = mm_entry_state(mm_map_get(&region->map, page));
+
+    return state == MM_PAGE_SWAPPED || state == MM_PAGE_LOST;
+}
+
 void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t entry = mm_map_get(&region->map, page);

@@ -35,6 +35,8 @@
 #define SETTLE_WARN_MS 1000
 /* Turns of the hand that find no candidate before reclaim is stuck. */
 #define STUCK_TURNS 3
+/* Share of the resident pages that DMA holds when it is to blame for that. */
+#define HELD_SHARE 2
 /* Batches of which every page was touched before reclaim is stuck. */
 #define STUCK_BATCHES 512
 
@@ -117,7 +119,8 @@ void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
 
 static void account(MmReclaim *r, unsigned evicted)
 {
-    qatomic_set(&r->vm->limit.held, !evicted && r->held && !r->write_failing);
+    qatomic_set(&r->vm->limit.held, !evicted && !r->write_failing &&
+                r->held >= resident(r) / HELD_SHARE);
     mm_reclaim_set_stuck(r, !evicted && !qatomic_read(&r->vm->reclaim_rests));
     qatomic_set(&r->urged, false);
     if (qatomic_read(&r->evicting)) {
@@ -169,6 +172,7 @@ static void wait_settled(MmReclaim *r)
         while (!tier->ops->settled(tier)) {
             if (waited_ms >= SETTLE_WARN_MS && !warned) {
                 warned = true;
+                mm_vm_io_failing(r->vm, MM_IO_SETTLE, true);
                 mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, ETIMEDOUT,
                             "tier '%s' has not ended the writes of the "
                             "former pager; pages stay in memory", tier->name);
@@ -178,6 +182,10 @@ static void wait_settled(MmReclaim *r)
             poll(NULL, 0, warned ? STUCK_REST_MS : SETTLE_REST_MS);
             waited_ms += SETTLE_REST_MS;
         }
+    }
+    if (warned && mm_vm_io_failing(r->vm, MM_IO_SETTLE, false)) {
+        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
+                    "the writes of the former pager have ended");
     }
 }
 
@@ -190,13 +198,15 @@ static void *reclaim_thread(void *opaque)
         unsigned evicted = 0, sum = 0;
 
         if (!wanted(r)) {
+            mm_reclaim_set_stuck(r, false);
             tell_resting(r);
             rest(r);
             continue;
         }
         do {
             if (reclaim_some(r, &evicted) < 0) {
-                /* QEMU is gone; the control thread ends the process */
+                qatomic_set(&r->vm->zap_lost, true);
+                mm_wake(r->vm->control_wake_fd);
                 return NULL;
             }
             sum += evicted;

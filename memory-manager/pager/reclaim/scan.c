@@ -57,7 +57,9 @@ static void zap_failed(MmReclaim *r, const Zap *zap)
         const MmRange *range = &zap->ranges[i];
         MmRegion *region = mm_vm_region_get(r->vm, range->region);
 
-        for (k = 0; region && k < range->nr_pages; k++) {
+        /* perhaps another one by now, and smaller */
+        for (k = 0; region && k < range->nr_pages &&
+             range->first_page + k < region->nr_pages; k++) {
             uint64_t page = range->first_page + k;
             uint64_t entry = mm_map_get(&region->map, page);
             uint64_t ours = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
@@ -94,6 +96,7 @@ static int zap_send(MmReclaim *r, const Zap *zap)
         ret = mm_msg_recv(r->vm->zap_fd, reply, ZAP_TIMEOUT_MS);
         mm_msg_clear(reply);
         if (ret == -ETIMEDOUT) {
+            qatomic_set(&r->vm->limit.held, false);
             mm_reclaim_set_stuck(r, true);
         } else if (ret <= 0) {
             return ret ?: -ECONNRESET;

@@ -77,13 +77,17 @@ static void collect(MmReclaim *r, Batch *b)
     }
 }
 
-/* Out of the batch, and resident again unless it has been touched. */
-static void drop_from_batch(Batch *b, unsigned i, MmPageState state)
+/*
+ * Out of the batch, and in @state unless it has been touched: returns whether.
+ */
+static bool drop_from_batch(Batch *b, unsigned i, MmPageState state)
 {
-    mm_map_cas(&b->region->map, b->p[i].page, b->p[i].entry,
-               mm_entry_with_state(b->p[i].entry, state));
+    bool ours = mm_map_cas(&b->region->map, b->p[i].page, b->p[i].entry,
+                           mm_entry_with_state(b->p[i].entry, state));
+
     b->nr--;
     memmove(&b->p[i], &b->p[i + 1], (b->nr - i) * sizeof(b->p[0]));
+    return ours;
 }
 
 static void leave_dma(MmReclaim *r, Batch *b)
@@ -134,8 +138,11 @@ static void copy_out(MmReclaim *r, Batch *b)
         } else if (nr > 1 && read_pages(b, i, 1)) {
             i++;
         } else if (errno == EIO || errno == EHWPOISON) {
-            mm_vm_page_lost(r->vm, b->region, b->p[i].page);
-            drop_from_batch(b, i, MM_PAGE_LOST);
+            uint64_t page = b->p[i].page;
+
+            if (drop_from_batch(b, i, MM_PAGE_LOST)) {
+                mm_vm_page_lost(r->vm, b->region, page);
+            }
         } else {
             /* the kernel has swapped it, say, and has no memory for it now */
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
@@ -160,10 +167,12 @@ static bool store_as_fill(MmPageMap *map, Batch *b, unsigned i)
 static void store_event(MmReclaim *r, MmTier *tier, int err)
 {
     if (err && !r->write_failing) {
+        mm_vm_io_failing(r->vm, MM_IO_WRITE, true);
         mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
                     "tier '%s' cannot be written: %s; pages stay in memory",
                     tier->name, strerror(err));
-    } else if (!err && r->write_failing) {
+    } else if (!err && r->write_failing &&
+               mm_vm_io_failing(r->vm, MM_IO_WRITE, false)) {
         mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
                     "tier '%s' can be written again", tier->name);
     }
@@ -186,6 +195,7 @@ static int store_and_wait(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
     while (!done) {
         if (poll(&pfd, 1, STORE_HANGS_MS) == 0) {
             store_event(r, queue->tier, ETIMEDOUT);
+            qatomic_set(&r->vm->limit.held, false);
             qatomic_set(&r->vm->limit.stuck, true);
             mm_fault_retry(r->vm);
         }

@@ -153,11 +153,28 @@ static bool file_claim(MmTier *tier, uint64_t place)
  * The lock belongs to the open file description that the transfers use, and
  * lasts as long as the last of them does, whoever has submitted it.
  */
+static int lock_file(int fd, short type)
+{
+    struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
 static bool file_settled(MmTier *tier)
 {
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    return lock_file(to_file(tier)->fd, F_WRLCK) == 0;
+}
 
-    return fcntl(to_file(tier)->fd, F_OFD_SETLK, &lock) == 0;
+/* A new file is nobody else's: what fails is the file system. */
+static bool can_lock(int fd, Error **errp)
+{
+    int ret = lock_file(fd, F_WRLCK) ?: lock_file(fd, F_UNLCK);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "the tier's file cannot be locked; use "
+                         "a folder on a file system that has locks");
+    }
+    return ret == 0;
 }
 
 static void file_usage(MmTier *tier, uint64_t *used, uint64_t *size)
@@ -268,7 +285,7 @@ MmTier *mm_tier_file_open(int fd, unsigned number,
     g_mutex_init(&file->grow_lock);
     mm_slots_init(&file->slots);
 
-    if (is_new ? !write_identity(fd, id, errp)
+    if (is_new ? !can_lock(fd, errp) || !write_identity(fd, id, errp)
                : !check_identity(fd, id, errp) || !adopt_size(file, errp)) {
         mm_slots_destroy(&file->slots);
         g_free(file);
