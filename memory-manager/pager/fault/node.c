@@ -7,7 +7,8 @@
  * through a detached mount of QEMU's task directory: the jail has no other
  * /proc.  A read costs as much as a fault, so the answer is kept for a while.
  * KVM has some faults made by kernel threads, which are not QEMU's: for those
- * the last known node of the VM is the best guess.
+ * the best guess is where the last of QEMU's threads runs now that has faulted
+ * itself.  With one vCPU, or vCPUs on one node, that is right.
  */
 #include "qemu/osdep.h"
 #include <numa.h>
@@ -27,7 +28,7 @@ struct MmNodes {
     int nr_cpus;
     int *node_of_cpu;
     int preferred;
-    int last;                   /* last answer that was a node */
+    uint32_t last_tid;          /* QEMU's thread that faulted last, or 0 */
     struct {
         uint32_t tid;
         int node;
@@ -51,7 +52,6 @@ MmNodes *mm_nodes_new(uint32_t qemu_pid)
     nodes = g_new0(MmNodes, 1);
     nodes->task_fd = task_fd;
     nodes->preferred = MM_NODE_ANY;
-    nodes->last = MM_NODE_ANY;
     nodes->nr_cpus = numa_num_possible_cpus();
     nodes->node_of_cpu = g_new(int, nodes->nr_cpus);
     for (cpu = 0; cpu < nodes->nr_cpus; cpu++) {
@@ -90,25 +90,37 @@ static int read_processor(const MmNodes *nodes, uint32_t tid)
     return field ? atoi(field + 1) : -1;
 }
 
-int mm_nodes_of_thread(MmNodes *nodes, uint32_t tid, uint64_t now_ns)
+/* MM_NODE_ANY if it is not one of QEMU's threads. */
+static int node_of(MmNodes *nodes, uint32_t tid, uint64_t now_ns)
 {
     unsigned slot = tid % CACHE_SIZE;
     int cpu;
 
-    if (!nodes) {
-        return MM_NODE_ANY;
-    }
     if (nodes->cache[slot].tid != tid ||
         nodes->cache[slot].until_ns < now_ns) {
         cpu = read_processor(nodes, tid);
         nodes->cache[slot].tid = tid;
         nodes->cache[slot].until_ns = now_ns + CACHE_NS;
-        if (cpu >= 0 && cpu < nodes->nr_cpus) {
-            nodes->last = nodes->node_of_cpu[cpu];
-        }
-        nodes->cache[slot].node = nodes->last;
+        nodes->cache[slot].node = cpu >= 0 && cpu < nodes->nr_cpus
+                                  ? nodes->node_of_cpu[cpu] : MM_NODE_ANY;
     }
     return nodes->cache[slot].node;
+}
+
+int mm_nodes_of_thread(MmNodes *nodes, uint32_t tid, uint64_t now_ns)
+{
+    int node;
+
+    if (!nodes) {
+        return MM_NODE_ANY;
+    }
+    node = node_of(nodes, tid, now_ns);
+    if (node != MM_NODE_ANY) {
+        nodes->last_tid = tid;
+    } else if (nodes->last_tid) {
+        node = node_of(nodes, nodes->last_tid, now_ns);
+    }
+    return node;
 }
 
 void mm_nodes_prefer(MmNodes *nodes, int node)
