@@ -26,7 +26,7 @@ static bool parse_name(const char *name, const char *suffix, QemuUUID *uuid)
 
 static void adopt_record(MmManager *mgr, const QemuUUID *uuid)
 {
-    g_autofree char *path = mm_rundir_file(&mgr->dir, uuid, MM_SUFFIX_LOCK);
+    g_autofree char *path = mm_rundir_file(&mgr->dir, uuid, MM_SUFFIX_RECORD);
     Error *err = NULL;
     MmRecord rec;
 
@@ -38,7 +38,7 @@ static void adopt_record(MmManager *mgr, const QemuUUID *uuid)
         warn_reportf_err(err, "a VM cannot be found again: ");
         return;
     }
-    mm_vm_adopt(mgr, path, &rec);
+    mm_vm_adopt(mgr, &rec);
 }
 
 /* A socket without a VM can only be a remainder. */
@@ -49,6 +49,22 @@ static void remove_stale_socket(MmManager *mgr, const QemuUUID *uuid)
                                                MM_SUFFIX_SOCKET);
 
         unlink(path);
+    }
+}
+
+/* Nor can a lock, unless a pager holds it whose record is damaged. */
+static void remove_stale_lock(MmManager *mgr, const QemuUUID *uuid)
+{
+    g_autofree char *path = mm_rundir_file(&mgr->dir, uuid, MM_SUFFIX_LOCK);
+    int lock;
+
+    if (mm_vm_by_uuid(mgr, uuid->data)) {
+        return;
+    }
+    lock = mm_lock_take(path);
+    if (lock >= 0) {
+        unlink(path);
+        close(lock);
     }
 }
 
@@ -71,6 +87,7 @@ static void for_each_file(MmManager *mgr, const char *suffix,
 
 void mm_adopt_vms(MmManager *mgr)
 {
-    for_each_file(mgr, MM_SUFFIX_LOCK, adopt_record);
+    for_each_file(mgr, MM_SUFFIX_RECORD, adopt_record);
     for_each_file(mgr, MM_SUFFIX_SOCKET, remove_stale_socket);
+    for_each_file(mgr, MM_SUFFIX_LOCK, remove_stale_lock);
 }

@@ -76,7 +76,7 @@ static void operation_answered(void *opaque, const MmMsg *msg)
     if (op->type == MANAGEDVM_OPERATION_TYPE_DETACH &&
         op->status == MANAGEDVM_OPERATION_STATUS_DONE) {
         vm->rec.detached = 1;
-        mm_record_write(vm->lock_path, &vm->rec, NULL);
+        mm_record_write(vm->record_path, &vm->rec, NULL);
         mm_vm_close(vm);
     }
 }

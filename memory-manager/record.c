@@ -1,13 +1,20 @@
 /*
- * qemu-memory-manager: the record of a VM that outlives the manager
+ * qemu-memory-manager: record and lock of a VM, which outlive the manager
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * It is one small structure, written by one pwrite() to a file that only the
- * manager's user can read: a manager that is killed leaves it old or new. The
- * run directory does not outlive the host, so nothing is synced.
+ * The record is one small structure, written by one pwrite() to a file that
+ * only the manager's user can read: a manager that is killed leaves it old or
+ * new. The run directory does not outlive the host, so nothing is synced.
+ *
+ * A restarted manager believes the record, so no pager may get at it. The lock
+ * is another file, and of a kind that cannot hold anything: the pager needs a
+ * description that is open for writing, and could write to a regular file, or
+ * fill the file system that it is in. A pipe takes a lock as any file, but has
+ * no size; what is written to it stays in a buffer that ends with the pager.
  */
 #include "qemu/osdep.h"
+#include <sys/stat.h>
 #include "qapi/error.h"
 #include "record.h"
 
@@ -29,6 +36,13 @@ bool mm_record_write(const char *path, const MmRecord *rec, Error **errp)
     return ok;
 }
 
+/* A start time of 0 would stand for any process that has the PID now. */
+static bool names_processes(const MmRecord *rec)
+{
+    return rec->qemu_pid && rec->qemu_start &&
+           (!rec->pager_pid || rec->pager_start);
+}
+
 bool mm_record_read(const char *path, MmRecord *rec, Error **errp)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -41,7 +55,7 @@ bool mm_record_read(const char *path, MmRecord *rec, Error **errp)
     n = pread(fd, rec, sizeof(*rec), 0);
     close(fd);
     if (n != sizeof(*rec) || rec->magic != MM_RECORD_MAGIC ||
-        rec->version != MM_RECORD_VERSION ||
+        rec->version != MM_RECORD_VERSION || !names_processes(rec) ||
         !memchr(rec->name, '\0', sizeof(rec->name))) {
         error_setg(errp, "%s is not a record of this version", path);
         return false;
@@ -49,11 +63,14 @@ bool mm_record_read(const char *path, MmRecord *rec, Error **errp)
     return true;
 }
 
-int mm_record_lock(const char *path)
+int mm_lock_take(const char *path)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    int ret;
+    int fd, ret;
 
+    if (mkfifo(path, 0600) && errno != EEXIST) {
+        return -errno;
+    }
+    fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return -errno;
     }

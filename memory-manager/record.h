@@ -1,5 +1,5 @@
 /*
- * qemu-memory-manager: the record of a VM that outlives the manager
+ * qemu-memory-manager: record and lock of a VM, which outlive the manager
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -28,18 +28,17 @@ typedef struct MmRecord {
     uint64_t pager_start;
 } MmRecord;
 
-/**
- * mm_record_write: write a record, creating the file if there is none
- *
- * The file keeps its inode, and with it the pager's lock.
- */
+/** mm_record_write: write a record, creating the file if there is none. */
 bool mm_record_write(const char *path, const MmRecord *rec, Error **errp);
 
 /** mm_record_read: read and check a record. */
 bool mm_record_read(const char *path, MmRecord *rec, Error **errp);
 
 /**
- * mm_record_lock: try to take the pager's lock
+ * mm_lock_take: try to take the pager's lock, creating it if there is none
+ *
+ * @path: of the lock, which is not the record: the pager gets a descriptor of
+ *        it that it can write to
  *
  * The lock belongs to the open file description: it is held until the last
  * descriptor of it is closed, in whatever process.
@@ -47,6 +46,6 @@ bool mm_record_read(const char *path, MmRecord *rec, Error **errp);
  * Returns a descriptor with the lock held, -EAGAIN if a pager holds it, or
  * -errno.
  */
-int mm_record_lock(const char *path);
+int mm_lock_take(const char *path);
 
 #endif

@@ -9,7 +9,8 @@
  *  manager.lock   OFD lock: one manager per run directory
  *  attach.sock    QEMU connects here
  *  qmp.sock       the manager's QMP
- *  UUID.lock      record of a VM (record.h); its pager holds an OFD lock on it
+ *  UUID.vm        record of a VM (record.h)
+ *  UUID.lock      pipe without data; the VM's pager holds an OFD lock on it
  *  UUID.sock      the VM's pager listens here for a restarted manager
  *
  * Whoever can write to the directory can pose as the manager, so it must be

@@ -31,6 +31,7 @@ char *mm_rundir_file(const MmRunDir *dir, const QemuUUID *uuid,
                      const char *suffix);
 
 #define MM_SUFFIX_LOCK ".lock"
+#define MM_SUFFIX_RECORD ".vm"
 #define MM_SUFFIX_SOCKET ".sock"
 
 /**

@@ -5,7 +5,7 @@
  *
  * Two pagers on one VM would destroy it, so the old one has to be proven
  * dead: its process has ended, which a pidfd tells, and nobody holds the lock
- * of the record, which covers pagers that we do not know.
+ * of the VM, which covers pagers that we do not know.
  *
  * A QEMU resumes because its connection has closed, so the old pager ends as a
  * rule within milliseconds. If it does not, it is asked for a sign of life:
@@ -122,7 +122,7 @@ static void start_new_pager(MmTakeover *to)
 /* No process is known; the lock says whether there is none at all. */
 static void wait_for_lock(MmTakeover *to, int64_t now)
 {
-    int lock = mm_record_lock(to->vm->lock_path);
+    int lock = mm_lock_take(to->vm->lock_path);
 
     if (lock == -EAGAIN) {
         if (now - to->began_ms > PROOF_TIMEOUT_MS + KILL_TIMEOUT_MS) {

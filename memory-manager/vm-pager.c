@@ -5,8 +5,8 @@
  *
  * Invariants:
  *
- * P1 A pager is started only by whoever has just taken the lock of the VM's
- *    record, and the lock is handed to it: there are never two pagers.
+ * P1 A pager is started only by whoever has just taken the lock of the VM, and
+ *    the lock is handed to it: there are never two pagers.
  * P2 The record names the pager before it gets START. Thus a manager that is
  *    restarted at any point finds the pager, or the pager ends by itself,
  *    because its control socket closes before START.
@@ -196,7 +196,7 @@ static bool spawn_and_record(MmVM *vm, int *control, Error **errp)
     }
     vm->rec.pager_pid = pid;
     vm->rec.pager_start = mm_process_start(vm->pager);
-    if (!mm_record_write(vm->lock_path, &vm->rec, errp)) {
+    if (!mm_record_write(vm->record_path, &vm->rec, errp)) {
         close(*control);
         return false;
     }
@@ -233,7 +233,7 @@ bool mm_vm_start_pager(MmVM *vm, int sock, uint64_t seq, uint32_t version,
     bool ok = false;
 
     assert(!vm->pager && !vm->link);
-    fds.lock = mm_record_lock(vm->lock_path);
+    fds.lock = mm_lock_take(vm->lock_path);
     if (fds.lock < 0) {
         error_setg_errno(errp, -fds.lock, "cannot lock %s", vm->lock_path);
         return false;

@@ -59,6 +59,7 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
     vm->state = state;
     memcpy(vm->uuid.data, rec->uuid, MM_UUID_LEN);
     qemu_uuid_unparse(&vm->uuid, vm->uuid_text);
+    vm->record_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_RECORD);
     vm->lock_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_LOCK);
     vm->socket_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_SOCKET);
     vm->timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_after_pager, vm);
@@ -123,7 +124,7 @@ bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp)
     if (vm->qemu) {
         check_host_swap(vm);
         vm->rec.qemu_start = mm_process_start(vm->qemu);
-        if (mm_record_write(vm->lock_path, &vm->rec, errp) &&
+        if (mm_record_write(vm->record_path, &vm->rec, errp) &&
             mm_vm_start_pager(vm, peer->sock, peer->seq, peer->version, false,
                               errp)) {
             info_report("VM %s (%s, process %d of user %d): attached",
@@ -158,19 +159,25 @@ static void adopt_running_pager(MmVM *vm)
     look_after_pager(vm);
 }
 
-void mm_vm_adopt(MmManager *mgr, const char *path, const MmRecord *rec)
+/* A lock that is gone was held by nobody: it is made before the pager. */
+static bool pager_exists(const MmVM *vm)
 {
-    int lock = mm_record_lock(path);
-    bool held = lock == -EAGAIN;
-    MmVM *vm = new_vm(mgr, rec, held ? MANAGEDVM_STATE_ADOPTING
-                                     : MANAGEDVM_STATE_LOST);
+    int lock = mm_lock_take(vm->lock_path);
 
     if (lock >= 0) {
         close(lock);
     }
-    if (held) {
+    return lock == -EAGAIN;
+}
+
+void mm_vm_adopt(MmManager *mgr, const MmRecord *rec)
+{
+    MmVM *vm = new_vm(mgr, rec, MANAGEDVM_STATE_ADOPTING);
+
+    if (pager_exists(vm)) {
         adopt_running_pager(vm);
     } else {
+        mm_vm_set_state(vm, MANAGEDVM_STATE_LOST);
         unlink(vm->socket_path);
         vm->had_pager_lost = true;
     }
@@ -221,6 +228,7 @@ void mm_vm_close(MmVM *vm)
 void mm_vm_free(MmVM *vm)
 {
     unlink(vm->socket_path);
+    unlink(vm->record_path);
     unlink(vm->lock_path);
     QTAILQ_REMOVE(&vm->mgr->vms, vm, next);
     mm_takeover_abort(vm, "the VM is being removed");
@@ -232,6 +240,7 @@ void mm_vm_free(MmVM *vm)
     mm_operation_clear(&vm->operation);
     g_free(vm->lost_how);
     mm_snapshot_clear(&vm->snapshot);
+    g_free(vm->record_path);
     g_free(vm->lock_path);
     g_free(vm->socket_path);
     g_free(vm);

@@ -50,6 +50,7 @@ struct MmVM {
     MmManager *mgr;
     QemuUUID uuid;
     char uuid_text[UUID_FMT_LEN + 1];
+    char *record_path;
     char *lock_path;
     char *socket_path;
 
@@ -90,9 +91,9 @@ bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp);
 /**
  * mm_vm_adopt: make a VM from the record of an earlier manager
  *
- * @path: of the record, whose file is kept or removed as needed
+ * The files of the VM are kept or removed as needed.
  */
-void mm_vm_adopt(MmManager *mgr, const char *path, const MmRecord *rec);
+void mm_vm_adopt(MmManager *mgr, const MmRecord *rec);
 
 /**
  * mm_vm_start_pager: start a pager and hand the VM over to it

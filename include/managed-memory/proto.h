@@ -253,7 +253,7 @@ typedef struct MmMsgStartTier {
 typedef enum MmStartFd {
     MM_START_FD_CONNECTION,     /* from QEMU, its HELLO already read */
     MM_START_FD_LISTEN,         /* listening control socket of this VM */
-    MM_START_FD_LOCK,           /* file with an OFD write lock held */
+    MM_START_FD_LOCK,           /* with an OFD write lock held; no data */
     MM_START_FD_UFFD_DEV,       /* an open /dev/userfaultfd */
     MM_START_FD__MAX
 } MmStartFd;

@@ -135,8 +135,10 @@ static int open_lock(FakeManager *fm, Error **errp)
 {
     g_autofree char *path = lock_path(fm);
     struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int fd;
 
+    g_assert(mkfifo(path, 0600) == 0 || errno == EEXIST);
+    fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 || fcntl(fd, F_OFD_SETLK, &fl)) {
         error_setg_errno(errp, errno, "lock of the dead pager still held");
         if (fd >= 0) {

@@ -113,7 +113,7 @@ static void check_leftovers(const Doomed *d)
     g_autofree char *lock = g_strdup_printf("%s/vm.lock", d->obituary.dir);
     g_autofree char *sock = g_strdup_printf("%s/vm.sock", d->obituary.dir);
     g_autofree char *tier = g_strdup_printf("%s/tier", d->obituary.dir);
-    int fd = open(lock, O_RDWR | O_CLOEXEC);
+    int fd = open(lock, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
     g_assert(fd >= 0);
     if (fcntl(fd, F_OFD_SETLK, &fl)) {

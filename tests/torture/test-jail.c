@@ -103,8 +103,8 @@ static void check_fd(Rig *rig, pid_t pid, const char *name)
             return;
         }
     }
-    if (S_ISREG(st.st_mode) &&
-        (st.st_nlink == 0 || strstr(target, "vm.lock"))) {
+    if ((S_ISREG(st.st_mode) && st.st_nlink == 0) ||
+        (S_ISFIFO(st.st_mode) && strstr(target, "vm.lock"))) {
         return;
     }
     if (S_ISDIR(st.st_mode) && is_confined(path, &st)) {

@@ -115,6 +115,12 @@ class ManagerTest(unittest.TestCase):
         own = {"manager.lock", "attach.sock", "qmp.sock"}
         return sorted(set(os.listdir(self.manager.run)) - own)
 
+    def vm_file(self, suffix):
+        """Path of the only file with this suffix."""
+        names = [name for name in self.vm_files() if name.endswith(suffix)]
+        self.assertEqual(len(names), 1, names)
+        return Path(self.manager.run) / names[0]
+
     def wait_no_files(self):
         """Wait until nothing is left of any VM."""
         self.wait(lambda: not self.vm_files(), "removal of the VM's files")
