@@ -12,6 +12,7 @@
  * back (a bottom half frees it); @sock is -1 from mm_link_free() on.
  */
 #include "qemu/osdep.h"
+#include <sys/socket.h>
 #include "block/aio.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
@@ -21,6 +22,8 @@
 
 /* Messages handled before other work gets its turn. */
 #define MESSAGES_PER_TURN 16
+/* Turns for what a pager has left behind; a socket's buffer holds far less. */
+#define MAX_DRAIN_TURNS 64
 
 typedef struct Request {
     uint64_t seq;
@@ -88,10 +91,19 @@ static int handle_some(MmLink *link)
     return ret;
 }
 
+/*
+ * The pager has gone, but another process may have got its end of the link and
+ * go on sending: only what is in the queue by now is looked at.
+ */
 void mm_link_drain(MmLink *link)
 {
-    while (link->sock >= 0 && handle_some(link) > 0) {
-        /* the sender has gone: this ends */
+    int turns;
+
+    shutdown(link->sock, SHUT_RD);
+    for (turns = 0; turns < MAX_DRAIN_TURNS && link->sock >= 0; turns++) {
+        if (handle_some(link) <= 0) {
+            break;
+        }
     }
 }
 
