@@ -33,6 +33,13 @@ void mm_adopt_vms(MmManager *mgr);
 void mm_qmp_init(MmManager *mgr);
 
 /**
+ * mm_qmp_stop: have no command wait for a pager any more
+ *
+ * Call once, when the main loop has ended.
+ */
+void mm_qmp_stop(void);
+
+/**
  * mm_qmp_listen: serve QMP on a unix socket
  *
  * @path: of the socket

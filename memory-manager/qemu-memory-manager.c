@@ -139,6 +139,7 @@ int main(int argc, char **argv)
     if (manager.opts.pid_file) {
         unlink(manager.opts.pid_file);
     }
+    mm_qmp_stop();
     monitor_cleanup();
     qemu_chr_cleanup();
     return EXIT_SUCCESS;

@@ -6,6 +6,9 @@
  * The dispatcher runs one command at a time, so each of these ends within
  * MM_QUERY_TIMEOUT_MS, whatever pagers do. See operation.c for what takes
  * longer.
+ *
+ * The main loop is what ends a wait, and monitor_cleanup() waits for the
+ * dispatcher without it. So mm_qmp_stop() has to come first.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -23,6 +26,7 @@
 QEMU_BUILD_BUG_ON(QAPI_EVENT__MAX > 8);
 
 static MmManager *manager;
+static bool stopped;            /* nothing waits for pagers any more */
 
 void mm_qmp_init(MmManager *mgr)
 {
@@ -103,6 +107,8 @@ typedef struct Wait {
     bool answered;
 } Wait;
 
+static Wait *current_wait;      /* of the one command that is carried out */
+
 static void request_answered(void *opaque, const MmMsg *msg)
 {
     Wait *wait = opaque;
@@ -114,13 +120,35 @@ static void request_answered(void *opaque, const MmMsg *msg)
     }
 }
 
-static void request_timed_out(void *opaque)
+static void stop_waiting(void *opaque)
 {
     Wait *wait = opaque;
 
     if (wait->co) {
         aio_co_wake(g_steal_pointer(&wait->co));
     }
+}
+
+void mm_qmp_stop(void)
+{
+    stopped = true;
+    mm_snapshot_stop();
+    if (current_wait) {
+        stop_waiting(current_wait);
+    }
+}
+
+static void coroutine_fn wait_for_answer(Wait *wait)
+{
+    QEMUTimer *timer = timer_new_ms(QEMU_CLOCK_REALTIME, stop_waiting, wait);
+
+    timer_mod(timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                     MM_QUERY_TIMEOUT_MS);
+    wait->co = qemu_coroutine_self();
+    current_wait = wait;
+    qemu_coroutine_yield();
+    current_wait = NULL;
+    timer_free(timer);
 }
 
 /* Ask a pager and wait for the answer; NULL with @errp set if there is none. */
@@ -130,10 +158,13 @@ static MmMsg *coroutine_fn ask_pager(const char *id, MmMsgType type,
 {
     MmVM *vm = mm_vm_find(manager, id, errp);
     Wait wait = {};
-    QEMUTimer *timer;
     MmLink *link;
     uint64_t seq;
 
+    if (vm && stopped) {
+        error_setg(errp, "the manager ends");
+        return NULL;
+    }
     if (!vm || !mm_vm_connect(vm, errp)) {
         return NULL;
     }
@@ -143,12 +174,7 @@ static MmMsg *coroutine_fn ask_pager(const char *id, MmMsgType type,
     if (!seq) {
         return NULL;
     }
-    timer = timer_new_ms(QEMU_CLOCK_REALTIME, request_timed_out, &wait);
-    timer_mod(timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                     MM_QUERY_TIMEOUT_MS);
-    wait.co = qemu_coroutine_self();
-    qemu_coroutine_yield();
-    timer_free(timer);
+    wait_for_answer(&wait);
     if (!wait.answered) {
         mm_link_forget(link, seq);
         error_setg(errp, "the pager of VM %s has not answered within %d ms; "

@@ -19,6 +19,7 @@
 static struct {
     MmManager *mgr;
     Coroutine *co;              /* NULL: nobody waits */
+    bool stopped;               /* nobody waits again */
 } waiter;
 
 void mm_snapshot_init(MmSnapshot *snap)
@@ -62,6 +63,12 @@ static void wake_waiter(void)
     if (co) {
         aio_co_wake(co);
     }
+}
+
+void mm_snapshot_stop(void)
+{
+    waiter.stopped = true;
+    wake_waiter();
 }
 
 static void waited_long_enough(void *opaque)
@@ -162,7 +169,7 @@ void coroutine_fn mm_snapshot_refresh(MmManager *mgr, const char *match)
             begin_refresh(vm);
         }
     }
-    if (!any_awaited(mgr)) {
+    if (waiter.stopped || !any_awaited(mgr)) {
         return;
     }
     timer = timer_new_ms(QEMU_CLOCK_REALTIME, waited_long_enough, NULL);

@@ -46,6 +46,9 @@ void coroutine_fn mm_snapshot_refresh(struct MmManager *mgr,
 
 #define MM_QUERY_TIMEOUT_MS 1000
 
+/** mm_snapshot_stop: end a refresh that waits, and have no other one wait. */
+void mm_snapshot_stop(void);
+
 /** mm_snapshot_describe: fill in the part of @out that a pager tells. */
 void mm_snapshot_describe(struct MmVM *vm, ManagedVMMemory *out);
 

@@ -8,6 +8,7 @@ memory, so that it can also hang, crash and lie.
 import contextlib
 import os
 import signal
+import socket
 import time
 import unittest
 from pathlib import Path
@@ -124,6 +125,15 @@ class ManagerTest(unittest.TestCase):
     def wait_no_files(self):
         """Wait until nothing is left of any VM."""
         self.wait(lambda: not self.vm_files(), "removal of the VM's files")
+
+    def raw_qmp(self):
+        """A QMP connection that waits for nothing."""
+        sock = socket.socket(socket.AF_UNIX)
+        self.box.on_exit(sock.close)
+        sock.connect(self.manager.qmp_path)
+        sock.sendall(b'{"execute": "qmp_capabilities"}')
+        time.sleep(0.1)
+        return sock
 
     def descriptors(self):
         """Number of the manager's open descriptors."""
