@@ -22,6 +22,11 @@
 
 /* How long a pager may take to end after its QEMU has. */
 #define CLOSING_GRACE_MS 5000
+/*
+ * How long a pager may take until it serves: more than it waits itself for a
+ * QEMU that does not say what to resume.
+ */
+#define STARTING_LIMIT_MS 15000
 /* How often to ask a pager that was found running. */
 #define ADOPTING_RETRY_MS 500
 
@@ -32,6 +37,11 @@ static void look_after_pager(void *opaque)
     if (vm->state == MANAGEDVM_STATE_CLOSING && vm->pager) {
         warn_report("VM %s: pager %d does not end by itself; killing it",
                     vm->uuid_text, (int)mm_process_pid(vm->pager));
+        mm_process_kill(vm->pager);
+    } else if (vm->state == MANAGEDVM_STATE_STARTING) {
+        warn_report("VM %s (%s): pager %d does not start to serve; killing it",
+                    vm->uuid_text, vm->rec.name,
+                    (int)mm_process_pid(vm->pager));
         mm_process_kill(vm->pager);
     } else if (vm->state == MANAGEDVM_STATE_ADOPTING) {
         mm_vm_connect(vm, NULL);
@@ -48,6 +58,10 @@ void mm_vm_set_state(MmVM *vm, ManagedVMState to)
     trace_mm_vm_state(vm->uuid_text, ManagedVMState_str(vm->state),
                       ManagedVMState_str(to));
     vm->state = to;
+    if (to == MANAGEDVM_STATE_STARTING) {
+        timer_mod(vm->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                             STARTING_LIMIT_MS);
+    }
 }
 
 static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)

@@ -19,7 +19,8 @@
  * States are those of QMP (ManagedVMState, where they are explained):
  *
  * ADOPTING  @pager runs, @link may be NULL. Leaves when the pager answers.
- * STARTING  @pager runs. Leaves when the pager says that it serves.
+ * STARTING  @pager runs. Leaves when the pager says that it serves; it is
+ *           killed if it does not within some seconds.
  * SERVING   @pager runs.
  * LOST      no @pager, no @link; @qemu runs. A takeover may be under way.
  * CLOSING   @pager runs; when it ends, the VM is freed.
@@ -61,7 +62,7 @@ struct MmVM {
     MmProcess *pager;
     MmLink *link;
     MmTakeover *takeover;       /* a QEMU that waits to resume */
-    /* ADOPTING: ask again; CLOSING: kill the pager; LOST: report it */
+    /* ADOPTING: ask again; STARTING, CLOSING: kill pager; LOST: report it */
     QEMUTimer *timer;
 
     char *lost_how;             /* PAGER_LOST is due */
