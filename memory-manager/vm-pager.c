@@ -47,28 +47,6 @@ static const MmLinkOps link_ops = {
     .closed = link_closed,
 };
 
-static void report_condition(MmVM *vm, const MmMsgEvent *event)
-{
-    static const ManagedVMConditionType types[MM_EVENT__MAX] = {
-        [MM_EVENT_IO_ERROR] = MANAGEDVM_CONDITION_TYPE_IO_ERROR,
-        [MM_EVENT_IO_RECOVERED] = MANAGEDVM_CONDITION_TYPE_IO_RECOVERED,
-        [MM_EVENT_PRESSURE] = MANAGEDVM_CONDITION_TYPE_PRESSURE,
-        [MM_EVENT_PRESSURE_OVER] = MANAGEDVM_CONDITION_TYPE_PRESSURE_OVER,
-        [MM_EVENT_PAGE_LOST] = MANAGEDVM_CONDITION_TYPE_PAGE_LOST,
-    };
-
-    if (event->kind >= MM_EVENT__MAX) {
-        return;
-    }
-    warn_report("VM %s (%s): %s", vm->uuid_text, vm->rec.name,
-                ManagedVMConditionType_str(types[event->kind]));
-    qapi_event_send_managed_vm_condition(vm->uuid_text, vm->rec.name,
-                                         types[event->kind],
-                                         event->region != UINT32_MAX,
-                                         event->region, event->arg,
-                                         event->text);
-}
-
 void mm_vm_report_lost(MmVM *vm)
 {
     g_autofree char *how = g_steal_pointer(&vm->lost_how);
@@ -99,6 +77,8 @@ void mm_vm_handle_info(MmVM *vm, const MmMsgControlInfo *info)
     if (memcmp(info->uuid, vm->rec.uuid, MM_UUID_LEN)) {
         error_report("VM %s: pager %d serves another VM", vm->uuid_text,
                      (int)vm->rec.pager_pid);
+        /* Once per link, however often it says so. */
+        link_closed(vm);
         return;
     }
     if (vm->state == MANAGEDVM_STATE_ADOPTING && !info->serving) {
@@ -116,7 +96,7 @@ static void link_unasked(void *opaque, const MmMsg *msg)
     if (msg->hdr.type == MM_MSG_CONTROL_INFO) {
         mm_vm_handle_info(vm, (const void *)msg->payload);
     } else if (msg->hdr.type == MM_MSG_EVENT) {
-        report_condition(vm, (const void *)msg->payload);
+        mm_condition_report(vm, (const void *)msg->payload);
     }
 }
 

@@ -77,6 +77,7 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
     vm->lock_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_LOCK);
     vm->socket_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_SOCKET);
     vm->timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_after_pager, vm);
+    mm_condition_init(vm);
     mm_snapshot_init(&vm->snapshot);
     QTAILQ_INSERT_TAIL(&mgr->vms, vm, next);
     return vm;
@@ -251,6 +252,7 @@ void mm_vm_free(MmVM *vm)
     mm_process_close(vm->pager);
     mm_process_close(vm->qemu);
     timer_free(vm->timer);
+    mm_condition_clear(vm);
     mm_operation_clear(&vm->operation);
     g_free(vm->lost_how);
     mm_snapshot_clear(&vm->snapshot);

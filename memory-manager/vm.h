@@ -36,6 +36,7 @@
 #include "memory-manager/qapi/qapi-types-memory-manager.h"
 #include "qemu/timer.h"
 #include "qemu/uuid.h"
+#include "condition.h"
 #include "link.h"
 #include "manager.h"
 #include "operation.h"
@@ -71,6 +72,7 @@ struct MmVM {
     uint32_t deaths;            /* pagers that died in a row */
     int64_t not_before_ms;      /* of the next pager's start */
 
+    MmConditions conditions;
     MmSnapshot snapshot;
     MmOperation operation;
     QTAILQ_ENTRY(MmVM) next;

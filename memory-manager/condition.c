@@ -1,0 +1,116 @@
+/*
+ * qemu-memory-manager: trouble that a pager reports
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A pager that has been broken into may send as many events as it likes; they
+ * must not fill the log, nor keep everybody who listens to QMP busy. So only
+ * some are reported in each second, and at the end of the second the last one
+ * of those that were withheld: it may be the end of the trouble.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "memory-manager/qapi/qapi-events-memory-manager.h"
+#include "vm.h"
+
+#define PERIOD_MS 1000
+/* Of one topic and VM. */
+#define REPORTS_PER_PERIOD 10
+
+static const struct {
+    ManagedVMConditionType type;
+    MmTopic topic;
+} conditions[MM_EVENT__MAX] = {
+    [MM_EVENT_IO_ERROR] = { MANAGEDVM_CONDITION_TYPE_IO_ERROR, MM_TOPIC_IO },
+    [MM_EVENT_IO_RECOVERED] = { MANAGEDVM_CONDITION_TYPE_IO_RECOVERED,
+                                MM_TOPIC_IO },
+    [MM_EVENT_PRESSURE] = { MANAGEDVM_CONDITION_TYPE_PRESSURE,
+                            MM_TOPIC_PRESSURE },
+    [MM_EVENT_PRESSURE_OVER] = { MANAGEDVM_CONDITION_TYPE_PRESSURE_OVER,
+                                 MM_TOPIC_PRESSURE },
+    [MM_EVENT_PAGE_LOST] = { MANAGEDVM_CONDITION_TYPE_PAGE_LOST,
+                             MM_TOPIC_PAGE_LOST },
+};
+
+static void report(MmVM *vm, const MmMsgEvent *event, unsigned suppressed)
+{
+    ManagedVMConditionType type = conditions[event->kind].type;
+    g_autofree char *more = suppressed
+        ? g_strdup_printf(" (%u reports before this one suppressed)",
+                          suppressed)
+        : g_strdup("");
+
+    warn_report("VM %s (%s): %s%s", vm->uuid_text, vm->rec.name,
+                ManagedVMConditionType_str(type), more);
+    qapi_event_send_managed_vm_condition(vm->uuid_text, vm->rec.name, type,
+                                         event->region != UINT32_MAX,
+                                         event->region, event->arg,
+                                         event->text, suppressed > 0,
+                                         suppressed);
+}
+
+static void end_period(MmVM *vm, MmTopic topic, int64_t now)
+{
+    MmTopicState *t = &vm->conditions.topics[topic];
+    unsigned withheld = t->withheld;
+
+    t->since_ms = now;
+    t->withheld = 0;
+    t->reported = withheld > 0;
+    if (withheld) {
+        report(vm, &t->last, withheld - 1);
+    }
+}
+
+static void period_ended(void *opaque)
+{
+    MmVM *vm = opaque;
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    int64_t next = INT64_MAX;
+    int i;
+
+    for (i = 0; i < MM_TOPIC__MAX; i++) {
+        MmTopicState *t = &vm->conditions.topics[i];
+
+        if (t->withheld && now - t->since_ms >= PERIOD_MS) {
+            end_period(vm, i, now);
+        } else if (t->withheld) {
+            next = MIN(next, t->since_ms + PERIOD_MS);
+        }
+    }
+    if (next != INT64_MAX) {
+        timer_mod(vm->conditions.timer, next);
+    }
+}
+
+void mm_condition_report(MmVM *vm, const MmMsgEvent *event)
+{
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    MmTopicState *t;
+
+    if (event->kind >= MM_EVENT__MAX) {
+        return;
+    }
+    t = &vm->conditions.topics[conditions[event->kind].topic];
+    if (now - t->since_ms >= PERIOD_MS) {
+        end_period(vm, conditions[event->kind].topic, now);
+    }
+    if (t->reported < REPORTS_PER_PERIOD) {
+        t->reported++;
+        report(vm, event, 0);
+        return;
+    }
+    t->last = *event;
+    t->withheld++;
+    timer_mod_anticipate(vm->conditions.timer, t->since_ms + PERIOD_MS);
+}
+
+void mm_condition_init(MmVM *vm)
+{
+    vm->conditions.timer = timer_new_ms(QEMU_CLOCK_REALTIME, period_ended, vm);
+}
+
+void mm_condition_clear(MmVM *vm)
+{
+    timer_free(vm->conditions.timer);
+}

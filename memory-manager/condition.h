@@ -1,0 +1,42 @@
+/*
+ * qemu-memory-manager: trouble that a pager reports
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Main thread only.
+ */
+#ifndef MEMORY_MANAGER_CONDITION_H
+#define MEMORY_MANAGER_CONDITION_H
+
+#include "qemu/timer.h"
+#include "managed-memory/proto.h"
+
+struct MmVM;
+
+/* Conditions of which the last one tells how things are. */
+typedef enum MmTopic {
+    MM_TOPIC_IO,
+    MM_TOPIC_PRESSURE,
+    MM_TOPIC_PAGE_LOST,
+    MM_TOPIC__MAX
+} MmTopic;
+
+typedef struct MmTopicState {
+    int64_t since_ms;           /* beginning of the period */
+    unsigned reported;          /* in this period */
+    unsigned withheld;          /* in this period, @last among them */
+    MmMsgEvent last;
+} MmTopicState;
+
+typedef struct MmConditions {
+    QEMUTimer *timer;
+    MmTopicState topics[MM_TOPIC__MAX];
+} MmConditions;
+
+void mm_condition_init(struct MmVM *vm);
+void mm_condition_clear(struct MmVM *vm);
+
+/** mm_condition_report: log an event of a pager, and tell the QMP clients. */
+void mm_condition_report(struct MmVM *vm, const MmMsgEvent *event);
+
+#endif
