@@ -53,9 +53,9 @@ void mm_vm_report_lost(MmVM *vm)
 
     if (how) {
         warn_report("VM %s (%s): pager %d %s", vm->uuid_text, vm->rec.name,
-                    (int)vm->rec.pager_pid, how);
+                    (int)vm->lost_pid, how);
         qapi_event_send_managed_vm_pager_lost(vm->uuid_text, vm->rec.name,
-                                              vm->rec.pager_pid, how);
+                                              vm->lost_pid, how);
     }
 }
 
@@ -268,6 +268,7 @@ static void forget_pager(MmVM *vm)
 void mm_vm_pager_exit(void *opaque, const char *how, bool crashed)
 {
     MmVM *vm = opaque;
+    pid_t pid = mm_process_pid(vm->pager);
 
     forget_pager(vm);
     if (vm->state == MANAGEDVM_STATE_CLOSING) {
@@ -281,6 +282,7 @@ void mm_vm_pager_exit(void *opaque, const char *how, bool crashed)
     vm->had_pager_lost = true;
     mm_vm_report_lost(vm);
     vm->lost_how = g_strdup(how);
+    vm->lost_pid = pid;
     if (crashed) {
         mm_vm_report_lost(vm);
     } else {

@@ -66,7 +66,8 @@ struct MmVM {
     /* ADOPTING: ask again; STARTING, CLOSING: kill pager; LOST: report it */
     QEMUTimer *timer;
 
-    char *lost_how;             /* PAGER_LOST is due */
+    char *lost_how;             /* PAGER_LOST is due for process @lost_pid */
+    pid_t lost_pid;
     bool had_pager_lost;        /* RECOVERED is due */
     int64_t serving_since_ms;   /* 0: the current pager has not served yet */
     uint32_t deaths;            /* pagers that died in a row */
