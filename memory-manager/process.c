@@ -68,18 +68,19 @@ static void process_ended(void *opaque)
     MmProcess *proc = opaque;
     g_autofree char *how = NULL;
     siginfo_t info = {};
-    bool crashed = false;
+    int status = MM_STATUS_UNKNOWN;
 
     /* Only a child can be asked, and has to be. */
     if (waitid(P_PIDFD, proc->pidfd, &info, WEXITED | WNOHANG) == 0 &&
         info.si_pid) {
         how = describe_status(&info);
-        crashed = info.si_code != CLD_EXITED || info.si_status;
+        status = info.si_code == CLD_EXITED ? info.si_status
+                                            : MM_STATUS_KILLED;
     } else {
         how = g_strdup("ended");
     }
     qemu_set_fd_handler(proc->pidfd, NULL, NULL, NULL);
-    proc->fn(proc->opaque, how, crashed);
+    proc->fn(proc->opaque, how, status);
 }
 
 static MmProcess *watch(int pidfd, pid_t pid, uint64_t start,

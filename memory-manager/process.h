@@ -10,15 +10,19 @@
 
 typedef struct MmProcess MmProcess;
 
+/* Instead of an exit status. */
+#define MM_STATUS_UNKNOWN (-1)      /* not our child */
+#define MM_STATUS_KILLED (-2)
+
 /**
  * MmProcessExitFn: the process has ended
  *
  * Called once, from the main loop. May free the MmProcess.
  *
  * @how: how it ended, for people
- * @crashed: it was our child, and killed or ended with an error
+ * @status: exit status, or what stands for it
  */
-typedef void MmProcessExitFn(void *opaque, const char *how, bool crashed);
+typedef void MmProcessExitFn(void *opaque, const char *how, int status);
 
 /**
  * mm_process_open: watch a process by PID

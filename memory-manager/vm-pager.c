@@ -201,6 +201,7 @@ static bool start_with(MmVM *vm, const MmMsgStart *start,
     trace_mm_vm_start_pager(vm->uuid_text, vm->rec.pager_pid, start->resume);
     vm->link = mm_link_new(control, &link_ops, vm);
     vm->serving_since_ms = 0;
+    vm->fresh = !start->resume;
     mm_vm_set_state(vm, MANAGEDVM_STATE_STARTING);
     return true;
 }
@@ -265,13 +266,25 @@ static void forget_pager(MmVM *vm)
     unlink(vm->socket_path);
 }
 
-void mm_vm_pager_exit(void *opaque, const char *how, bool crashed)
+/*
+ * A QEMU that has not got as far as a userfaultfd has nothing to resume. The
+ * first pager tells by how it ends, unless it was killed.
+ */
+static bool was_never_used(const MmVM *vm, int status)
+{
+    return vm->fresh && status >= 0 &&
+           (status == MM_PAGER_EXIT_UNUSED || !vm->serving_since_ms);
+}
+
+void mm_vm_pager_exit(void *opaque, const char *how, int status)
 {
     MmVM *vm = opaque;
     pid_t pid = mm_process_pid(vm->pager);
 
     forget_pager(vm);
-    if (vm->state == MANAGEDVM_STATE_CLOSING) {
+    vm->unused = vm->state != MANAGEDVM_STATE_CLOSING &&
+                 was_never_used(vm, status);
+    if (vm->state == MANAGEDVM_STATE_CLOSING || vm->unused) {
         mm_vm_close(vm);
         return;
     }
@@ -283,7 +296,7 @@ void mm_vm_pager_exit(void *opaque, const char *how, bool crashed)
     mm_vm_report_lost(vm);
     vm->lost_how = g_strdup(how);
     vm->lost_pid = pid;
-    if (crashed) {
+    if (status && status != MM_STATUS_UNKNOWN) {
         mm_vm_report_lost(vm);
     } else {
         timer_mod(vm->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +

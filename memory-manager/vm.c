@@ -3,8 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A VM exists as long as its QEMU process, unless it is detached: what the
- * pager does, or how often it dies, does not matter. A QEMU that has lost its
+ * A VM exists as long as its QEMU process, unless it is detached, or was never
+ * attached to the end: what the pager does, or how often it dies, does not
+ * matter. A QEMU that has lost its
  * pager depends on the cookie in the record here, since nobody else could
  * tell its new pager from a stranger. vm-pager.c has what concerns the pager.
  */
@@ -209,7 +210,7 @@ void mm_vm_adopt(MmManager *mgr, const MmRecord *rec)
     }
 }
 
-void mm_vm_qemu_exit(void *opaque, const char *how, bool crashed)
+void mm_vm_qemu_exit(void *opaque, const char *how, int status)
 {
     MmVM *vm = opaque;
 
@@ -218,9 +219,16 @@ void mm_vm_qemu_exit(void *opaque, const char *how, bool crashed)
     mm_vm_close(vm);
 }
 
+static ManagedVMRemovedReason removed_reason(const MmVM *vm)
+{
+    return vm->rec.detached ? MANAGEDVM_REMOVED_REASON_DETACHED
+           : vm->unused ? MANAGEDVM_REMOVED_REASON_ATTACH_FAILED
+           : MANAGEDVM_REMOVED_REASON_QEMU_ENDED;
+}
+
 void mm_vm_close(MmVM *vm)
 {
-    bool detached = vm->rec.detached;
+    ManagedVMRemovedReason reason;
 
     mm_takeover_abort(vm, "the VM is being removed");
     if (vm->state != MANAGEDVM_STATE_CLOSING) {
@@ -231,12 +239,10 @@ void mm_vm_close(MmVM *vm)
                              CLOSING_GRACE_MS);
         return;
     }
+    reason = removed_reason(vm);
     info_report("VM %s (%s): removed, %s", vm->uuid_text, vm->rec.name,
-                detached ? "detached" : "QEMU has ended");
-    qapi_event_send_managed_vm_removed(vm->uuid_text, vm->rec.name,
-                                       detached
-                                       ? MANAGEDVM_REMOVED_REASON_DETACHED
-                                       : MANAGEDVM_REMOVED_REASON_QEMU_ENDED);
+                ManagedVMRemovedReason_str(reason));
+    qapi_event_send_managed_vm_removed(vm->uuid_text, vm->rec.name, reason);
     mm_vm_free(vm);
 }
 

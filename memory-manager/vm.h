@@ -14,7 +14,8 @@
  *                         |              v    pager died  |     |
  *                         `---------->  LOST <------------' ----'
  *
- *       any --- QEMU has ended, or is detached ---> CLOSING ---> freed
+ *       any --- QEMU has ended, or is detached,
+ *               or has failed to attach ---> CLOSING ---> freed
  *
  * States are those of QMP (ManagedVMState, where they are explained):
  *
@@ -62,10 +63,12 @@ struct MmVM {
     MmProcess *qemu;            /* NULL once it has ended */
     MmProcess *pager;
     MmLink *link;
+    bool fresh;                 /* the one pager so far was not for a resume */
     MmTakeover *takeover;       /* a QEMU that waits to resume */
     /* ADOPTING: ask again; STARTING, CLOSING: kill pager; LOST: report it */
     QEMUTimer *timer;
 
+    bool unused;                /* QEMU cannot resume: it has no userfaultfd */
     char *lost_how;             /* PAGER_LOST is due for process @lost_pid */
     pid_t lost_pid;
     bool had_pager_lost;        /* RECOVERED is due */
@@ -119,13 +122,13 @@ bool mm_vm_connect(MmVM *vm, Error **errp);
 void mm_vm_handle_info(MmVM *vm, const MmMsgControlInfo *info);
 
 /** mm_vm_pager_exit: MmProcessExitFn of @pager. */
-void mm_vm_pager_exit(void *opaque, const char *how, bool crashed);
+void mm_vm_pager_exit(void *opaque, const char *how, int status);
 
 /** mm_vm_report_lost: tell that there is no pager, if that is still due. */
 void mm_vm_report_lost(MmVM *vm);
 
 /** mm_vm_qemu_exit: MmProcessExitFn of @qemu. */
-void mm_vm_qemu_exit(void *opaque, const char *how, bool crashed);
+void mm_vm_qemu_exit(void *opaque, const char *how, int status);
 
 /**
  * mm_vm_close: QEMU has ended or let go of its pager

@@ -25,6 +25,12 @@
 #define MM_PROTO_VERSION_MIN 1
 #define MM_PROTO_VERSION_MAX 1
 
+/*
+ * Exit status of a pager whose QEMU has closed the connection without having
+ * sent a userfaultfd: there is nothing to resume.
+ */
+#define MM_PAGER_EXIT_UNUSED 3
+
 /* Largest datagram, header included. */
 #define MM_MSG_MAX 65536
 /* Most descriptors that any one message carries. */

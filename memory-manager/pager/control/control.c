@@ -27,12 +27,14 @@
 
 static G_NORETURN void leave(MmVM *vm)
 {
-    if (vm->uffd >= 0) {
+    bool used = vm->uffd >= 0;
+
+    if (used) {
         /* the other threads still use the number: let it mean nothing else */
         dup3(vm->control_wake_fd, vm->uffd, O_CLOEXEC);
     }
     mm_test_done();
-    _exit(0);
+    _exit(used ? 0 : MM_PAGER_EXIT_UNUSED);
 }
 
 static void add_manager(MmControl *c, int sock)
