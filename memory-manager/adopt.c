@@ -8,6 +8,7 @@
  * the manager from starting.
  */
 #include "qemu/osdep.h"
+#include <sys/stat.h>
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "record.h"
@@ -24,12 +25,24 @@ static bool parse_name(const char *name, const char *suffix, QemuUUID *uuid)
     return qemu_uuid_parse(text, uuid) == 0;
 }
 
+/* The manager was killed before it has written a record: there is no pager. */
+static bool is_empty(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && !st.st_size;
+}
+
 static void adopt_record(MmManager *mgr, const QemuUUID *uuid)
 {
     g_autofree char *path = mm_rundir_file(&mgr->dir, uuid, MM_SUFFIX_RECORD);
     Error *err = NULL;
     MmRecord rec;
 
+    if (is_empty(path)) {
+        unlink(path);
+        return;
+    }
     if (mm_record_read(path, &rec, &err) &&
         memcmp(rec.uuid, uuid->data, MM_UUID_LEN)) {
         error_setg(&err, "%s is the record of another VM", path);
