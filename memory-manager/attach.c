@@ -12,7 +12,7 @@
  * so that those who keep connections idle only ever displace each other.
  *
  * A new VM costs a process and disk space, so their number is limited per user
- * and process. To resume one takes its cookie, its user and its process.
+ * and process. To resume one takes its cookie and its process.
  *
  * HELLO comes without descriptors; mm_msg_check() refuses one that has any. The
  * manager never holds a userfaultfd.
@@ -175,6 +175,16 @@ static void attach(Peer *peer, const MmHelloPeer *hello)
     close(forget_peer(peer));
 }
 
+/*
+ * As long as the process that has attached runs, nobody else has its PID. Its
+ * user may be another one by now: QEMU gives up rights with -runas.
+ */
+static bool is_same_process(const MmVM *vm, const Peer *peer)
+{
+    return vm->qemu && mm_process_runs(vm->qemu) &&
+           mm_process_pid(vm->qemu) == peer->cred.pid;
+}
+
 static void resume(Peer *peer, const MmHelloPeer *hello)
 {
     MmVM *vm = mm_vm_by_uuid(listener.mgr, hello->hello->uuid);
@@ -185,8 +195,7 @@ static void resume(Peer *peer, const MmHelloPeer *hello)
                     "the VM attached to");
     } else if (!cookie_matches(vm->rec.cookie, hello->hello->cookie)) {
         refuse_peer(peer, hello->seq, EACCES, "wrong cookie");
-    } else if (vm->rec.qemu_uid != peer->cred.uid ||
-               vm->rec.qemu_pid != peer->cred.pid) {
+    } else if (!is_same_process(vm, peer)) {
         refuse_peer(peer, hello->seq, EACCES, "the VM belongs to another "
                     "process");
     } else {

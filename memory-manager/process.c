@@ -9,6 +9,7 @@
  * makes a pidfd again.
  */
 #include "qemu/osdep.h"
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include "qapi/error.h"
@@ -151,6 +152,13 @@ void mm_process_close(MmProcess *proc)
         close(proc->pidfd);
         g_free(proc);
     }
+}
+
+bool mm_process_runs(const MmProcess *proc)
+{
+    struct pollfd pfd = { .fd = proc->pidfd, .events = POLLIN };
+
+    return poll(&pfd, 1, 0) == 0;
 }
 
 pid_t mm_process_pid(const MmProcess *proc)

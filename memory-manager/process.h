@@ -49,6 +49,9 @@ MmProcess *mm_process_open_peer(int sock, pid_t pid,
 /** mm_process_close: stop to watch; NULL is allowed. */
 void mm_process_close(MmProcess *proc);
 
+/** mm_process_runs: whether it has not ended, noticed or not. */
+bool mm_process_runs(const MmProcess *proc);
+
 pid_t mm_process_pid(const MmProcess *proc);
 
 /** mm_process_start: start time in clock ticks since boot. */

@@ -13,8 +13,8 @@
 /**
  * mm_takeover_begin: a QEMU wants to resume its VM
  *
- * @peer: whose cookie and user were checked; its socket is the takeover's from
- *        now on
+ * @peer: whose cookie and process were checked; its socket is the takeover's
+ *        from now on
  *
  * Starts a pager as soon as the old one is proven dead, or refuses. One that
  * is under way is refused in favour of this one.
