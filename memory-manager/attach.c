@@ -35,6 +35,8 @@
 #define MAX_VMS_PER_PROCESS 32
 /* Connections accepted before other work gets its turn. */
 #define ACCEPTS_PER_TURN 16
+/* How long nobody is accepted when the manager has no descriptors left. */
+#define ACCEPT_PAUSE_MS 100
 /* Messages of a refused peer that are read, so that it can read the ERROR. */
 #define MAX_DRAINED 64
 
@@ -52,6 +54,7 @@ static struct {
     unsigned nr_peers;
     QTAILQ_HEAD(, Peer) peers;
     QEMUTimer *timer;
+    QEMUTimer *pause;           /* ends a time in which nobody is accepted */
 } listener = {
     .sock = -1,
     .peers = QTAILQ_HEAD_INITIALIZER(listener.peers),
@@ -300,16 +303,24 @@ static void add_peer(int sock)
 }
 
 /*
- * Out of descriptors: the connection stays in the queue, and the listener
- * readable. Peers that are idle have to make room for it.
+ * Out of descriptors or memory: the connection stays in the queue, and the
+ * listener readable. Peers that are idle have to make room for it. If there
+ * are none, not to look for a while is all that can be done.
  */
 static void handle_accept_error(int err)
 {
     Peer *oldest = QTAILQ_FIRST(&listener.peers);
 
-    if ((err == EMFILE || err == ENFILE) && oldest) {
-        refuse_peer(oldest, 0, EBUSY, "the manager has no descriptors left");
+    if (err != EMFILE && err != ENFILE && err != ENOBUFS && err != ENOMEM) {
+        return;
     }
+    if (oldest) {
+        refuse_peer(oldest, 0, EBUSY, "the manager has no descriptors left");
+        return;
+    }
+    qemu_set_fd_handler(listener.sock, NULL, NULL, NULL);
+    timer_mod(listener.pause, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                              ACCEPT_PAUSE_MS);
 }
 
 static void listener_readable(void *opaque)
@@ -327,6 +338,11 @@ static void listener_readable(void *opaque)
         add_peer(sock);
     }
     arm_timer();
+}
+
+static void pause_is_over(void *opaque)
+{
+    qemu_set_fd_handler(listener.sock, listener_readable, NULL, NULL);
 }
 
 static bool set_access(const MmOptions *opts, Error **errp)
@@ -358,6 +374,7 @@ bool mm_attach_listen(MmManager *mgr, Error **errp)
         return false;
     }
     listener.timer = timer_new_ms(QEMU_CLOCK_REALTIME, hello_overdue, NULL);
+    listener.pause = timer_new_ms(QEMU_CLOCK_REALTIME, pause_is_over, NULL);
     qemu_set_fd_handler(listener.sock, listener_readable, NULL, NULL);
     return true;
 }

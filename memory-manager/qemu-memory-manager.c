@@ -37,9 +37,11 @@ static MmManager manager = {
     .vms = QTAILQ_HEAD_INITIALIZER(manager.vms),
 };
 
+/* Called by a signal handler; the signal may come right before a poll(). */
 void qemu_system_killed(int signal, pid_t pid)
 {
     qatomic_set(&exit_requested, true);
+    qemu_notify_event();
 }
 
 void qmp_quit(Error **errp)

@@ -172,6 +172,9 @@ static bool spawn_and_record(MmVM *vm, int *control, Error **errp)
     vm->pager = mm_process_open(pid, 0, mm_vm_pager_exit, vm, errp);
     if (!vm->pager) {
         close(*control);
+        /* Nothing will tell its end. It is ours until it is waited for. */
+        kill(pid, SIGKILL);
+        TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
         return false;
     }
     vm->rec.pager_pid = pid;
