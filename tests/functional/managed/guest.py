@@ -50,10 +50,12 @@ class GuestConsole:
     """Reads and writes one guest's serial port.
 
     Wrong pages that a test causes itself are announced by expect_trouble.
+    tell_end is called when the guest is gone, and says how it has ended.
     """
 
-    def __init__(self, sock, log):
+    def __init__(self, sock, log, tell_end=str):
         self.expect_trouble = False
+        self._tell_end = tell_end
         self.trouble = []
         self.messages = []
         self.last_time = time.monotonic()
@@ -147,7 +149,8 @@ class GuestConsole:
         if self.trouble and not self.expect_trouble:
             raise GuestError(f"the guest is in trouble: {self.trouble[0]}")
         if self._closed:
-            raise GuestError(f"the guest is gone; {self._latest()}")
+            raise GuestError(f"the guest is gone; {self._tell_end()}"
+                             f"{self._latest()}")
 
     def _latest(self):
         if not self.messages:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pwd
 import socket
+import subprocess
 
 from . import environment
 from .guest import GuestConsole
@@ -12,6 +13,7 @@ from .sandbox import die_with_parent
 from .upstream import QEMUMachine, QEMUMachineError, VMLaunchFailure
 
 QMP_TIMEOUT_S = 60
+END_TIMEOUT_S = 5
 
 # What to change in "-cpu max". Managed memory refuses guests that could run
 # guests themselves. With five-level page tables, TCG of the base breaks the
@@ -93,7 +95,14 @@ class GuestVM(QEMUMachine):
             theirs.close()
         self.box.know(self.get_pid())
         self._qmp.settimeout(QMP_TIMEOUT_S)
-        self.guest = GuestConsole(ours, self.box.log(f"{self._name}-console"))
+        self.guest = GuestConsole(ours, self.box.log(f"{self._name}-console"),
+                                  self._tell_end)
+
+    def _tell_end(self):
+        """How QEMU has ended, for the message that the guest is gone."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(END_TIMEOUT_S)
+        return f"QEMU's status is {self._popen.poll()}; "
 
     def event_wait(self, name, timeout=60.0, match=None):
         """Wait for a QMP event; raise asyncio.TimeoutError if it is late."""
