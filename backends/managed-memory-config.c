@@ -41,16 +41,31 @@ static void get_path(Object *obj, Visitor *v, const char *name, void *opaque,
     visit_type_str(v, name, &cc->get(obj)->path, errp);
 }
 
+/*
+ * Whenever a pager is lost the socket is looked for again, and -daemonize has
+ * changed to "/" by then.  Symbolic links are left for the kernel to follow.
+ */
+static char *absolute_path(const char *path)
+{
+    g_autofree char *cwd = NULL;
+
+    if (g_path_is_absolute(path)) {
+        return g_strdup(path);
+    }
+    cwd = g_get_current_dir();
+    return g_build_filename(cwd, path, NULL);
+}
+
 static void set_path(Object *obj, Visitor *v, const char *name, void *opaque,
                      Error **errp)
 {
     const ManagedConfigClass *cc = opaque;
-    char *path;
+    g_autofree char *path = NULL;
 
     if (check_unused(obj, cc, name, errp) &&
         visit_type_str(v, name, &path, errp)) {
         g_free(cc->get(obj)->path);
-        cc->get(obj)->path = path;
+        cc->get(obj)->path = absolute_path(path);
     }
 }
 

@@ -45,6 +45,8 @@
 static struct {
     /* fixed once attached */
     char *path;
+    dev_t folder_dev;           /* of the folder that path was in */
+    ino_t folder_ino;
     uint8_t uuid[MM_UUID_LEN];
     uint8_t cookie[MM_COOKIE_LEN];
     MmRing *ring;
@@ -452,12 +454,29 @@ static bool first_uffd(int sock, int dev, Error **errp)
     return true;
 }
 
+static int stat_folder(const char *path, struct stat *st)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+
+    return stat(folder, st) ? -errno : 0;
+}
+
+static void remember_path(const char *path)
+{
+    struct stat st = {};
+
+    stat_folder(path, &st);
+    conn.path = g_strdup(path);
+    conn.folder_dev = st.st_dev;
+    conn.folder_ino = st.st_ino;
+}
+
 static void first_connected(const char *path, int sock, MmMsg *reply)
 {
     const MmMsgHelloReply *hello = (const void *)reply->payload;
     QemuThread thread;
 
-    conn.path = g_strdup(path);
+    remember_path(path);
     memcpy(conn.uuid, hello->uuid, sizeof(conn.uuid));
     memcpy(conn.cookie, hello->cookie, sizeof(conn.cookie));
     conn.fds.state = mm_msg_take_fd(reply, MM_HELLO_FD_STATE);
@@ -533,4 +552,39 @@ bool managed_conn_open(const char *path, Error **errp)
         return false;
     }
     return true;
+}
+
+/*
+ * The folder is what counts: a manager that has just been restarted may be
+ * about to make its socket.
+ */
+bool managed_conn_check_path(Error **errp)
+{
+    struct stat st;
+    int ret;
+
+    if (!conn.path) {
+        return true;
+    }
+    ret = stat_folder(conn.path, &st);
+    if (ret == 0 && (st.st_dev != conn.folder_dev ||
+                     st.st_ino != conn.folder_ino)) {
+        ret = -ENOENT;
+    }
+    if (ret == 0 && faccessat(AT_FDCWD, conn.path, W_OK, AT_EACCESS) &&
+        errno == EACCES) {
+        ret = -EACCES;
+    }
+    if (ret == -EACCES) {
+        error_setg(errp, "managed memory cannot be used with this -runas: "
+                   "the user may not connect to '%s', which is needed when a "
+                   "pager is lost; allow it (--attach-mode and --attach-group "
+                   "of qemu-memory-manager)", conn.path);
+    } else if (ret < 0) {
+        error_setg(errp, "managed memory cannot be used with this -chroot: "
+                   "the memory manager's '%s' is not there, and is needed "
+                   "when a pager is lost; mount its folder at the same path "
+                   "within the new root, or leave out -chroot", conn.path);
+    }
+    return ret == 0;
 }

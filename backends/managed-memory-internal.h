@@ -119,6 +119,14 @@ typedef struct ManagedConnInfo {
 bool managed_conn_open(const char *path, Error **errp);
 
 /**
+ * managed_conn_check_path: could a lost pager still be replaced?
+ *
+ * Looks whether the attach socket is where it was and this process may use
+ * it; true before the first attachment.  Under the BQL.
+ */
+bool managed_conn_check_path(Error **errp);
+
+/**
  * managed_conn_epoch: number of the pager that serves, from 1
  *
  * Changes before a pager's successor asks for the regions.  Any thread.

@@ -286,6 +286,16 @@ static bool check_host(Error **errp)
     return true;
 }
 
+void managed_memory_check_confined(void)
+{
+    Error *err = NULL;
+
+    if (!managed_conn_check_path(&err)) {
+        error_report_err(err);
+        exit(EXIT_FAILURE);
+    }
+}
+
 /* ---- first and last region ---- */
 
 static void check_nested_at_start(Notifier *n, void *data)

@@ -166,6 +166,15 @@ bool managed_memory_allows_device(Object *dev, Error **errp);
 bool managed_memory_allows_migration(const bool *caps, Error **errp);
 
 /**
+ * managed_memory_check_confined: hook of os_setup_post()
+ *
+ * QEMU has its final root and user now. Ends QEMU with a message if the memory
+ * manager is out of its reach: the first pager to be lost would otherwise be
+ * the last. Under the BQL.
+ */
+void managed_memory_check_confined(void);
+
+/**
  * managed_memory_report_pinning: hook of ram_block_discard_disable()
  *
  * Somebody who pins guest memory has just been turned away with -EBUSY, which

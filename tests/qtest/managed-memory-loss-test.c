@@ -107,6 +107,62 @@ static void test_pager_killed_busy(void)
     finish(qts, host);
 }
 
+/* ---- a QEMU that has changed folder, root or user ---- */
+
+/* Starts QEMU in the manager's folder: the path is the socket's name. */
+static QTestState *start_relative(MmHost *host, const char *args)
+{
+    g_autofree char *cwd = g_get_current_dir();
+    g_autofree char *qemu = realpath(getenv("QTEST_QEMU_BINARY"), NULL);
+    QTestState *qts;
+
+    g_setenv("QTEST_QEMU_BINARY", qemu, true);
+    g_assert_cmpint(chdir(host->run_dir), ==, 0);
+    qts = qtest_initf("-name vm -machine q35,memory-backend=mm0 -m 32M "
+                      "-nodefaults -object memory-backend-managed,id=mm0,"
+                      "size=32M,path=attach.sock %s", args);
+    g_assert_cmpint(chdir(cwd), ==, 0);
+    mm_host_guard(host);
+    return qts;
+}
+
+static void lose_pager(QTestState *qts, MmHost *host)
+{
+    mm_fill(qts, MM_RAM_START, MM_RAM_END, 1);
+    mm_host_evict_all(host, "vm", 0);
+    kill(pager_pid(host), SIGKILL);
+    wait_recovered(qts);
+    mm_check(qts, MM_RAM_START, MM_RAM_END, 1);
+}
+
+/* A daemon goes to the root folder, after it has attached. */
+static void test_daemon(void)
+{
+    MmHost *host = mm_host_new(NULL);
+    QTestState *qts = start_relative(host, "-daemonize");
+
+    lose_pager(qts, host);
+    /* libqtest knows the process that has started the daemon only */
+    qobject_unref(mm_qmp(qts, "{'execute': 'quit'}"));
+    finish(qts, host);
+}
+
+/* A new root is fine if the manager is where it was. */
+static void test_chroot(void)
+{
+    MmHost *host;
+    QTestState *qts;
+
+    if (geteuid()) {
+        g_test_skip("only root can change the root");
+        return;
+    }
+    host = mm_host_new(NULL);
+    qts = start_relative(host, "-chroot /");
+    lose_pager(qts, host);
+    finish(qts, host);
+}
+
 /* ---- death of the manager ---- */
 
 static void test_manager_killed(void)
@@ -273,6 +329,8 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/loss/pager-killed", test_pager_killed);
     qtest_add_func("managed-memory/loss/pager-killed-busy",
                    test_pager_killed_busy);
+    qtest_add_func("managed-memory/loss/daemon", test_daemon);
+    qtest_add_func("managed-memory/loss/chroot", test_chroot);
     qtest_add_func("managed-memory/loss/manager-killed",
                    test_manager_killed);
     qtest_add_func("managed-memory/loss/both-killed", test_both_killed);

@@ -378,6 +378,74 @@ static void test_too_large(void)
     mm_host_free(host);
 }
 
+/* ---- where the manager is out of reach later ---- */
+
+static void refused_confined(MmHost *host, const char *how, const char *words)
+{
+    g_autofree char *backend = mm_backend(host, "mm0", 4, "");
+    g_autofree char *args = g_strdup_printf("-machine none %s %s", backend,
+                                            how);
+    g_autofree char *text = mm_run_failing(args);
+
+    mm_assert_text(text, words);
+    mm_assert_text(text, host->attach);
+    mm_host_wait_gone(host);
+}
+
+static void test_chroot(void)
+{
+    g_autofree char *how = NULL;
+    MmHost *host;
+
+    if (geteuid()) {
+        g_test_skip("only root can change the root");
+        return;
+    }
+    host = mm_host_new(NULL);
+    how = g_strdup_printf("-chroot %s", host->tier_dir);
+    refused_confined(host, how, "-chroot|when a pager is lost|same path");
+    mm_host_free(host);
+}
+
+/* The same path leads to another manager in the new root. */
+static void test_chroot_other(void)
+{
+    g_autofree char *how = NULL, *command = NULL, *dir = NULL;
+    MmHost *host;
+
+    if (geteuid()) {
+        g_test_skip("only root can change the root");
+        return;
+    }
+    host = mm_host_new(NULL);
+    dir = g_strconcat(host->tier_dir, host->run_dir, NULL);
+    command = g_strdup_printf("mkdir -p %s && touch %s/attach.sock", dir, dir);
+    g_assert_cmpint(system(command), ==, 0);
+    how = g_strdup_printf("-chroot %s", host->tier_dir);
+    refused_confined(host, how, "-chroot|when a pager is lost|same path");
+    g_free(command);
+    command = g_strdup_printf("find %s -mindepth 1 -delete", host->tier_dir);
+    g_assert_cmpint(system(command), ==, 0);
+    mm_host_free(host);
+}
+
+static void test_runas(void)
+{
+    MmHost *host;
+
+    if (geteuid()) {
+        g_test_skip("only root can become somebody else");
+        return;
+    }
+    host = mm_host_new("--attach-mode 0600");
+    /* neither by the folder ... */
+    refused_confined(host, "-runas 65534:65534", "-runas|--attach-mode");
+    /* ... nor by the socket */
+    g_assert_cmpint(chmod(host->dir, 0711), ==, 0);
+    refused_confined(host, "-runas 65534:65534", "-runas|--attach-mode");
+    mm_host_free(host);
+}
+
 /* ---- the host ---- */
 
 static void refused_with_shmem(MmHost *host, const char *setting)
@@ -427,6 +495,9 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/refuse/long-path", test_long_path);
     qtest_add_func("managed-memory/refuse/no-space", test_no_space);
     qtest_add_func("managed-memory/refuse/too-large", test_too_large);
+    qtest_add_func("managed-memory/refuse/chroot", test_chroot);
+    qtest_add_func("managed-memory/refuse/chroot-other", test_chroot_other);
+    qtest_add_func("managed-memory/refuse/runas", test_runas);
     qtest_add_func("managed-memory/refuse/huge-shmem", test_huge_shmem);
     return g_test_run();
 }
