@@ -44,6 +44,9 @@ typedef struct ManagedRegion {
     unsigned nr_chunks;
     char *owner;                /* QOM path of the backend */
 
+    /* under the BQL */
+    bool asked;                 /* a pager may have been made to know it */
+
     /* atomic */
     int refcount;
 } ManagedRegion;

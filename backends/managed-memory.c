@@ -344,6 +344,16 @@ static ManagedRegion *region_new(HostMemoryBackend *backend, uint64_t limit,
     return region;
 }
 
+/*
+ * An answer may still be on its way after -ETIMEDOUT.  A pager that has refused
+ * or that is gone has nothing to forget.
+ */
+static bool pager_may_know(int ret, const MmMsg *reply)
+{
+    return ret == 0 || ret == -ETIMEDOUT ||
+           (ret == -EREMOTEIO && reply->hdr.type != MM_MSG_ERROR);
+}
+
 /* Has the pager make the region's files. */
 static bool region_request(ManagedRegion *region, uint64_t epoch, Error **errp)
 {
@@ -363,6 +373,7 @@ static bool region_request(ManagedRegion *region, uint64_t epoch, Error **errp)
 
     pstrcpy(add.idstr, sizeof(add.idstr), region->idstr);
     ret = managed_conn_call(&call, reply, errp);
+    region->asked = pager_may_know(ret, reply);
     for (i = 0; ret == 0 && i < MM_REGION_FD__MAX; i++) {
         region->fds[i] = mm_msg_take_fd(reply, i);
     }
@@ -445,7 +456,9 @@ static bool region_start(ManagedRegion *region, uint64_t epoch, Error **errp)
 
 static void region_undo(ManagedRegion *region)
 {
-    tell_removed(region->id);
+    if (region->asked) {
+        tell_removed(region->id);
+    }
     if (region->hva) {
         managed_uffd_unregister(managed_conn_uffd(), region->hva,
                                 region->size);

@@ -131,6 +131,39 @@ static void test_many(void)
     mm_host_free(host);
 }
 
+/* A backend that finds no room takes nothing from the others. */
+static void test_refused(void)
+{
+    g_autofree char *tier = g_dir_make_tmp("qtest-tier-XXXXXX", NULL);
+    g_autofree char *manager = g_strdup_printf("--tier file,path=%s,size=16M",
+                                               tier);
+    MmHost *host = mm_host_new(manager);
+    QTestState *qts = mm_start(host, ",limit=28M", "");
+    MmVmInfo before, after;
+    int i;
+
+    mm_fill(qts, MM_RAM_START, MM_RAM_END, 1);
+    g_assert(mm_host_vm(host, "vm", &before));
+    for (i = 0; i < 3; i++) {
+        g_autofree char *error = mm_qmp_error(
+            qts, "{'execute': 'object-add', 'arguments': {"
+            "'qom-type': 'memory-backend-managed', 'id': 'mm1', "
+            "'size': 67108864, 'limit': 1048576, 'path': %s}}", host->attach);
+
+        mm_assert_text(error, "pager refuses|tier 'swap'|16777216 bytes");
+        mm_check(qts, MM_RAM_START, MM_RAM_END, 1);
+    }
+    add_backend(qts, host, "mm1", 2 * MM_MIB);
+    g_assert(mm_host_vm(host, "vm", &after));
+    g_assert_cmpint(after.pager_pid, ==, before.pager_pid);
+    g_assert_cmpint(after.pager_starts, ==, 1);
+    g_assert_cmpint(after.regions, ==, 2);
+    mm_check(qts, MM_RAM_START, MM_RAM_END, 1);
+    mm_stop(qts, host);
+    mm_host_free(host);
+    rmdir(tier);
+}
+
 static void test_delete_in_use(void)
 {
     MmHost *host = mm_host_new(NULL);
@@ -372,6 +405,7 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/object/add-delete", test_add_and_delete);
     qtest_add_func("managed-memory/object/delete-last", test_delete_last);
     qtest_add_func("managed-memory/object/many", test_many);
+    qtest_add_func("managed-memory/object/refused", test_refused);
     qtest_add_func("managed-memory/object/delete-in-use", test_delete_in_use);
     qtest_add_func("managed-memory/object/names", test_names);
     qtest_add_func("managed-memory/object/common-options",

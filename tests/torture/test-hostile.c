@@ -290,6 +290,7 @@ static void attack_ready_address(Rig *rig)
     send_typed(rig->fq->sock, MM_MSG_REGION_READY, &ref, sizeof(ref), 0);
 }
 
+/* What is not there is gone: only an impossible number ends the connection. */
 static void attack_remove(Rig *rig)
 {
     MmMsgRegionRef ref = { .id = rng_next(&rig->rng) % 3 };

@@ -120,24 +120,15 @@ static bool handle_region_ready(MmControl *c)
     return true;
 }
 
-static bool handle_region_remove(MmControl *c)
+static void remove_region(MmControl *c, MmRegion *region)
 {
-    const MmMsgRegionRef *ref = (const void *)c->msg->payload;
     MmVM *vm = c->vm;
-    MmRegion *region;
     uint64_t limit;
 
-    if (ref->id >= MM_MAX_REGIONS) {
-        return false;
-    }
-    region = c->pending[ref->id] ?: vm->regions[ref->id];
-    if (!region) {
-        return false;
-    }
     limit = mm_control_region_limit(vm, region, false);
     qatomic_sub(&vm->total_size, region->size);
-    if (c->pending[ref->id]) {
-        c->pending[ref->id] = NULL;
+    if (c->pending[region->id]) {
+        c->pending[region->id] = NULL;
         mm_region_free(vm, region);
     } else {
         mm_fault_call(vm, mm_fault_remove_region, region);
@@ -145,6 +136,25 @@ static bool handle_region_remove(MmControl *c)
     }
     /* less memory needs no more space than before */
     mm_control_apply_limit(vm, limit, NULL);
+}
+
+/*
+ * QEMU wants to be sure that the region is gone, and cannot always know how far
+ * we got with it: its predecessor may have added it, its REGION_ADD may have
+ * been too late.  What is not there is gone.
+ */
+static bool handle_region_remove(MmControl *c)
+{
+    const MmMsgRegionRef *ref = (const void *)c->msg->payload;
+    MmRegion *region;
+
+    if (ref->id >= MM_MAX_REGIONS) {
+        return false;
+    }
+    region = c->pending[ref->id] ?: c->vm->regions[ref->id];
+    if (region) {
+        remove_region(c, region);
+    }
     answer_ok(c);
     return true;
 }
