@@ -338,7 +338,10 @@ bool managed_refuse_first(Error **errp)
                    "it first");
         return false;
     }
-    qatomic_set(&discard_required, true);
+    if (qatomic_xchg(&discard_required, true)) {
+        /* A detach has not come to its managed_refuse_none() yet. */
+        ram_block_discard_require(false);
+    }
     return true;
 }
 

@@ -110,7 +110,10 @@ static void managed_region_free(ManagedRegion *region)
 
 void managed_region_unref(ManagedRegion *region)
 {
-    if (qatomic_fetch_dec(&region->refcount) == 1) {
+    int before = qatomic_fetch_dec(&region->refcount);
+
+    assert(before > 0);
+    if (before == 1) {
         call_rcu(region, managed_region_free, rcu);
     }
 }
@@ -141,7 +144,10 @@ static void publish_table(void)
     }
 }
 
-/* False if the pager that made the region is not the current one (I2). */
+/*
+ * The table has a reference of its own.  False if the pager that made the
+ * region is not the current one (I2).
+ */
 static bool table_insert(ManagedRegion *region, uint64_t epoch)
 {
     QEMU_LOCK_GUARD(&region_lock);
@@ -149,6 +155,7 @@ static bool table_insert(ManagedRegion *region, uint64_t epoch)
     if (managed_conn_epoch() != epoch) {
         return false;
     }
+    qatomic_inc(&region->refcount);
     by_id[region->id] = region;
     publish_table();
     trace_managed_memory_region_added(region->id, region->idstr, region->hva,
@@ -156,13 +163,37 @@ static bool table_insert(ManagedRegion *region, uint64_t epoch)
     return true;
 }
 
+/*
+ * The caller has a reference.  Does nothing if a detach was faster: whoever
+ * takes a region out drops the table's reference, and nobody else.
+ */
 static void table_remove(ManagedRegion *region)
 {
     QEMU_LOCK_GUARD(&region_lock);
 
+    if (by_id[region->id] != region) {
+        return;
+    }
     by_id[region->id] = NULL;
     publish_table();
+    managed_region_unref(region);
     trace_managed_memory_region_removed(region->id);
+}
+
+/*
+ * A reference to the region at an address, or NULL.  Under the lock, since
+ * what is in the table by RCU may have had its last reference dropped.
+ */
+static ManagedRegion *table_get(const void *host)
+{
+    ManagedRegion *region;
+
+    QEMU_LOCK_GUARD(&region_lock);
+    region = managed_region_find(host);
+    if (region) {
+        qatomic_inc(&region->refcount);
+    }
+    return region;
 }
 
 static int table_free_id(void)
@@ -247,7 +278,6 @@ static void region_remove(ManagedRegion *region)
     managed_conn_region_gone();
     tell_removed(region->id);
     managed_uffd_unregister(managed_conn_uffd(), region->hva, region->size);
-    managed_region_unref(region);
     if (!managed_memory_used()) {
         managed_refuse_none();
     }
@@ -256,13 +286,11 @@ static void region_remove(ManagedRegion *region)
 static void ram_block_removed(RAMBlockNotifier *n, void *host, size_t size,
                               size_t max_size)
 {
-    ManagedRegion *region;
+    ManagedRegion *region = table_get(host);
 
-    WITH_RCU_READ_LOCK_GUARD() {
-        region = managed_region_find(host);
-    }
     if (region) {
         region_remove(region);
+        managed_region_unref(region);
     }
 }
 
@@ -270,22 +298,28 @@ static RAMBlockNotifier ram_notifier = {
     .ram_block_removed = ram_block_removed,
 };
 
+/*
+ * Under a single hold of the lock: an unplug that comes meanwhile finds the
+ * region either as it was, or gone and its addresses free to be unmapped.
+ */
 void managed_regions_release(void)
 {
-    g_autoptr(GPtrArray) regions = managed_regions_snapshot();
+    g_autoptr(GPtrArray) gone = g_ptr_array_new();
     unsigned i;
 
     WITH_QEMU_LOCK_GUARD(&region_lock) {
-        memset(by_id, 0, sizeof(by_id));
+        for (i = 0; i < MM_MAX_REGIONS; i++) {
+            if (by_id[i]) {
+                managed_uffd_unregister(managed_conn_uffd(), by_id[i]->hva,
+                                        by_id[i]->size);
+                g_ptr_array_add(gone, by_id[i]);
+                by_id[i] = NULL;
+            }
+        }
         publish_table();
     }
-    for (i = 0; i < regions->len; i++) {
-        ManagedRegion *region = regions->pdata[i];
-
-        managed_uffd_unregister(managed_conn_uffd(), region->hva,
-                                region->size);
-        managed_region_unref(region);   /* the snapshot's */
-        managed_region_unref(region);   /* the table's */
+    for (i = 0; i < gone->len; i++) {
+        managed_region_unref(gone->pdata[i]);   /* the table's */
     }
     managed_refuse_none();
 }
@@ -463,7 +497,6 @@ static void region_undo(ManagedRegion *region)
         managed_uffd_unregister(managed_conn_uffd(), region->hva,
                                 region->size);
     }
-    managed_region_unref(region);
 }
 
 static bool region_set_up(HostMemoryBackend *backend, uint64_t limit,
@@ -471,17 +504,19 @@ static bool region_set_up(HostMemoryBackend *backend, uint64_t limit,
 {
     uint64_t epoch = managed_conn_epoch();
     ManagedRegion *region = region_new(backend, limit, errp);
+    bool ok;
 
     if (!region) {
         return false;
     }
-    if (!region_request(region, epoch, errp) ||
-        !region_map(region, backend, errp) ||
-        !region_start(region, epoch, errp)) {
+    ok = region_request(region, epoch, errp) &&
+         region_map(region, backend, errp) &&
+         region_start(region, epoch, errp);
+    if (!ok) {
         region_undo(region);
-        return false;
     }
-    return true;
+    managed_region_unref(region);
+    return ok;
 }
 
 bool managed_memory_alloc(HostMemoryBackend *backend, const char *path,

@@ -305,6 +305,73 @@ static void test_end_in_set_up(void)
     qtest_quit(qts);
 }
 
+/* ---- a detach in the middle ---- */
+
+static QTestState *start_perturbed(void)
+{
+    QTestState *qts;
+
+    /* what is freed is overwritten, lest it looks as if it were still there */
+    g_setenv("MALLOC_PERTURB_", "165", true);
+    qts = start();
+    g_unsetenv("MALLOC_PERTURB_");
+    return qts;
+}
+
+static void detach(MmFake *fake)
+{
+    mm_fake_send(fake, MM_MSG_DETACHED, NULL, 0, NULL, 0);
+    mm_fake_recv(fake, MM_MSG_OK);
+    mm_fake_close(fake);
+}
+
+static void check_detached(QTestState *qts, MmFake *fake)
+{
+    QDict *info;
+
+    mm_wait_status(qts, "detached");
+    info = mm_query(qts);
+    g_assert(qlist_empty(qdict_get_qlist(info, "regions")));
+    qobject_unref(info);
+    begin_add(qts, fake->path);
+    finish_add(qts, "was detached|restart it");
+}
+
+static void test_detach_in_set_up(void)
+{
+    QTestState *qts = start_perturbed();
+    MmFake *fake = mm_fake_new();
+
+    begin_add(qts, fake->path);
+    mm_fake_attach(fake);
+    mm_fake_region(fake, NULL);
+    mm_fake_recv(fake, MM_MSG_REGION_READY);
+    detach(fake);
+    finish_add(qts, "REGION_READY|reset");
+    check_detached(qts, fake);
+    mm_fake_free(fake);
+    qtest_quit(qts);
+}
+
+static void test_detach_in_removal(void)
+{
+    QTestState *qts = start_perturbed();
+    MmFake *fake = mm_fake_new();
+
+    begin_add(qts, fake->path);
+    mm_fake_attach(fake);
+    mm_fake_add_region(fake);
+    finish_add(qts, NULL);
+    qtest_qmp_send(qts, "{'execute': 'object-del', "
+                   "'arguments': {'id': 'mm0'}}");
+    mm_fake_recv(fake, MM_MSG_REGION_REMOVE);
+    detach(fake);
+    finish_add(qts, NULL);
+    check_detached(qts, fake);
+    mm_fake_free(fake);
+    qtest_quit(qts);
+}
+
 /* A successor that is as bad is not taken; the next one is. */
 static void test_bad_successors(void)
 {
@@ -345,6 +412,10 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/peer/hello", test_hello);
     qtest_add_func("managed-memory/peer/region", test_region);
     qtest_add_func("managed-memory/peer/end-in-set-up", test_end_in_set_up);
+    qtest_add_func("managed-memory/peer/detach-in-set-up",
+                   test_detach_in_set_up);
+    qtest_add_func("managed-memory/peer/detach-in-removal",
+                   test_detach_in_removal);
     qtest_add_func("managed-memory/peer/bad-successors",
                    test_bad_successors);
     return g_test_run();
