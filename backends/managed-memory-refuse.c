@@ -243,14 +243,19 @@ static bool check_migration(Error **errp)
     return true;
 }
 
+/* Every queue of every netdev counts as one: there may be thousands. */
+static int count_netdevs(void)
+{
+    return qemu_find_net_clients_except(NULL, NULL, NET_CLIENT_DRIVER_NIC, 0);
+}
+
 static bool check_netdevs(Error **errp)
 {
-    NetClientState *clients[64];
-    int i, nr = qemu_find_net_clients_except(NULL, clients,
-                                             NET_CLIENT_DRIVER_NIC,
-                                             ARRAY_SIZE(clients));
+    int i, nr = count_netdevs();
+    g_autofree NetClientState **clients = g_new(NetClientState *, nr);
 
-    for (i = 0; i < MIN(nr, ARRAY_SIZE(clients)); i++) {
+    qemu_find_net_clients_except(NULL, clients, NET_CLIENT_DRIVER_NIC, nr);
+    for (i = 0; i < nr; i++) {
         if (clients[i]->info->type == NET_CLIENT_DRIVER_VHOST_USER) {
             error_setg(errp, "managed memory cannot be used with vhost-user "
                        "(netdev '%s'): %s; use another netdev",

@@ -203,6 +203,21 @@ static void test_vhost_user_netdev_first(void)
                  "another netdev");
 }
 
+/* One that comes after more netdevs than anybody has */
+static void test_vhost_user_netdev_last(void)
+{
+    g_autoptr(GString) args = g_string_new("");
+    int i;
+
+    for (i = 0; i < 100; i++) {
+        g_string_append_printf(args, "-netdev hubport,id=hub%d,hubid=0 ", i);
+    }
+    g_string_append(args, "-netdev vhost-user,id=net0,chardev=vu");
+    refused_with("none", args->str,
+                 "vhost-user|net0|another process maps guest memory|"
+                 "another netdev");
+}
+
 static void test_vhost_user_device_first(void)
 {
     refused_with("q35", "-device vhost-user-rng-pci,chardev=vu",
@@ -485,6 +500,8 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/refuse/later", test_later);
     qtest_add_func("managed-memory/refuse/vhost-user-netdev-first",
                    test_vhost_user_netdev_first);
+    qtest_add_func("managed-memory/refuse/vhost-user-netdev-last",
+                   test_vhost_user_netdev_last);
     qtest_add_func("managed-memory/refuse/vhost-user-device-first",
                    test_vhost_user_device_first);
     qtest_add_func("managed-memory/refuse/migration-first",
