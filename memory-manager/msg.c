@@ -204,6 +204,18 @@ static int wait_readable(int sock, int timeout_ms)
     return ret ? 0 : -ETIMEDOUT;
 }
 
+/*
+ * An empty datagram reads like the end of the connection, but the end of the
+ * connection says that its other end is gone.  Only what its sender has left
+ * behind counts as the end, too.
+ */
+static bool has_ended(int sock)
+{
+    struct pollfd pfd = { .fd = sock, .events = POLLRDHUP };
+
+    return TEMP_FAILURE_RETRY(poll(&pfd, 1, 0)) > 0;
+}
+
 int mm_msg_recv(int sock, MmMsg *msg, int timeout_ms)
 {
     union {
@@ -232,7 +244,8 @@ int mm_msg_recv(int sock, MmMsg *msg, int timeout_ms)
         return -errno;
     }
     collect_fds(msg, &mh);
-    if (ret == 0 && !msg->nr_fds && !(mh.msg_flags & MSG_CTRUNC)) {
+    if (ret == 0 && !msg->nr_fds && !(mh.msg_flags & MSG_CTRUNC) &&
+        has_ended(sock)) {
         return 0;
     }
     if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||

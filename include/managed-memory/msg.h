@@ -63,7 +63,8 @@ int mm_msg_send_error(int sock, uint64_t seq, int err, const char *text);
  * Checks the framing and that type, payload size and number of descriptors
  * fit together (mm_msg_check()).
  *
- * Returns 1, or 0 on EOF, or -errno (-ETIMEDOUT, -EPROTO: malformed).
+ * Returns 1, or 0 on EOF, or -errno (-ETIMEDOUT, -EPROTO: malformed, also if
+ * the datagram is empty).
  */
 int mm_msg_recv(int sock, MmMsg *msg, int timeout_ms);
 

@@ -100,6 +100,12 @@ static void say_little(MmFake *fake)
     mm_fake_send_raw(fake, "abc", 3, 0);
 }
 
+/* Reads like the end of the connection, but is not. */
+static void say_empty(MmFake *fake)
+{
+    mm_fake_send_raw(fake, "", 0, 0);
+}
+
 static void say_too_much(MmFake *fake)
 {
     g_autofree char *data = g_malloc0(MM_MSG_MAX + 4096);
@@ -154,6 +160,7 @@ static const struct {
     { "end", say_nothing, {}, "memory manager|closed the connection|log" },
     { "garbage", say_garbage, {}, "bad answer from the memory manager" },
     { "little", say_little, {}, "bad answer from the memory manager" },
+    { "empty", say_empty, {}, "bad answer from the memory manager" },
     { "too much", say_too_much, {}, "bad answer from the memory manager" },
     { "length", say_wrong_length, {}, "bad answer from the memory manager" },
     { "ok", say_ok, {}, "sent OK instead of HELLO_REPLY" },

@@ -23,6 +23,37 @@ static void test_end_and_timeout(void)
     link_free(link);
 }
 
+/* Nothing is not the end, as long as there is somebody who can send more. */
+static void test_empty_is_no_end(void)
+{
+    Link *link = link_new();
+
+    link_send(link, "", 0, 0);
+    link_send(link, "", 0, 0);
+    g_assert_cmpint(mm_msg_recv(link->sock, &link->msg, 0), ==, -EPROTO);
+    g_assert_cmpint(mm_msg_recv(link->sock, &link->msg, -1), ==, -EPROTO);
+    g_assert_cmpint(mm_msg_send(link->peer, MM_MSG_OK, 1, NULL, 0, NULL, 0),
+                    ==, 0);
+    g_assert_cmpint(link_receive(link), ==, 1);
+    /* a message that its sender did not wait for is no end either */
+    g_assert_cmpint(mm_msg_send(link->peer, MM_MSG_OK, 2, NULL, 0, NULL, 0),
+                    ==, 0);
+    shutdown(link->peer, SHUT_WR);
+    g_assert_cmpint(link_receive(link), ==, 1);
+    g_assert_cmpint(link_receive(link), ==, 0);
+    link_free(link);
+}
+
+/* The end of our own making is one. */
+static void test_own_end(void)
+{
+    Link *link = link_new();
+
+    shutdown(link->sock, SHUT_RDWR);
+    g_assert_cmpint(mm_msg_recv(link->sock, &link->msg, -1), ==, 0);
+    link_free(link);
+}
+
 static void test_round_trip(void)
 {
     const size_t len = sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange);
@@ -206,6 +237,8 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mm/msg-io/end-and-timeout", test_end_and_timeout);
+    g_test_add_func("/mm/msg-io/empty-is-no-end", test_empty_is_no_end);
+    g_test_add_func("/mm/msg-io/own-end", test_own_end);
     g_test_add_func("/mm/msg-io/round-trip", test_round_trip);
     g_test_add_func("/mm/msg-io/descriptors-arrive", test_descriptors_arrive);
     g_test_add_func("/mm/msg-io/send-fails", test_send_fails);
