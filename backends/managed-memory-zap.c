@@ -130,5 +130,10 @@ void managed_zap_stop(void)
     if (zap.current >= 0) {
         shutdown(zap.current, SHUT_RDWR);
     }
+    if (zap.next >= 0) {
+        /* the thread has not come to it, and will not any more */
+        close(zap.next);
+        zap.next = -1;
+    }
     qemu_cond_signal(&zap.cond);
 }

@@ -18,8 +18,13 @@
  *     address that belongs to somebody else.
  *  I2 Whatever is in the table is handed to the next pager.  A region enters
  *     it only if the pager that made it is still the current one.
- *  I3 The pager has confirmed that it let go of a region before its addresses
- *     are unmapped, or is gone.
+ *  I3 Before the addresses of a region are unmapped the pager has confirmed
+ *     that it let go of the region, or is gone, or has not answered in time and
+ *     been hung up on.  The last may still be about to fill pages there.  That
+ *     is harmless: the addresses are not registered any more, so that
+ *     UFFDIO_COPY and UFFDIO_CONTINUE fail with ENOENT; and no other region can
+ *     get them meanwhile, because it takes a pager to make one, and the next
+ *     pager does not exist before this one is gone.
  *
  * Regions come and go under the BQL.  Look-ups go by RCU, from any thread.
  */
@@ -254,8 +259,9 @@ int managed_regions_zap(const MmRange *ranges, unsigned nr)
 /* ---- removal ---- */
 
 /*
- * The pager must have forgotten the region before its addresses are reused:
- * it would fill pages there.  If it does not answer, it has to go.
+ * The pager must have forgotten the region before its addresses are managed
+ * memory again: it would fill pages there.  If it does not answer, it has to
+ * go (I3).
  */
 static void tell_removed(uint32_t id)
 {

@@ -360,6 +360,54 @@ static void test_detach_in_set_up(void)
     qtest_quit(qts);
 }
 
+static void wait_fds(pid_t pid, unsigned most)
+{
+    int64_t end = g_get_monotonic_time() + MM_WAIT_MS * 1000;
+
+    while (count_fds(pid) > most) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(5000);
+    }
+}
+
+/* A successor that detaches before anybody has looked at its zap channel */
+static void detach_by_successor(void)
+{
+    QTestState *qts = start();
+    MmFake *fake = mm_fake_new();
+    unsigned before;
+    pid_t pid;
+
+    begin_add(qts, fake->path);
+    mm_fake_accept(fake);
+    pid = ((const MmMsgHello *)mm_fake_recv(fake, MM_MSG_HELLO))->pid;
+    before = count_fds(pid);
+    mm_fake_hello(fake, NULL);
+    mm_fake_recv(fake, MM_MSG_UFFD);
+    mm_fake_recv(fake, MM_MSG_REGION_ADD);
+    mm_fake_close(fake);
+    finish_add(qts, "REGION_ADD|reset");
+    mm_fake_resume(fake, 0, 0);
+    mm_fake_hello(fake, NULL);
+    mm_fake_send(fake, MM_MSG_DETACHED, NULL, 0, NULL, 0);
+    mm_fake_close(fake);
+    check_detached(qts, fake);
+    /* only an eventfd is left, in place of the connection */
+    wait_fds(pid, before);
+    mm_fake_free(fake);
+    qtest_quit(qts);
+}
+
+/* Which thread is faster is left to chance. */
+static void test_detach_by_successor(void)
+{
+    int i;
+
+    for (i = 0; i < 10; i++) {
+        detach_by_successor();
+    }
+}
+
 static void test_detach_in_removal(void)
 {
     QTestState *qts = start_perturbed();
@@ -421,6 +469,8 @@ int main(int argc, char **argv)
     qtest_add_func("managed-memory/peer/end-in-set-up", test_end_in_set_up);
     qtest_add_func("managed-memory/peer/detach-in-set-up",
                    test_detach_in_set_up);
+    qtest_add_func("managed-memory/peer/detach-by-successor",
+                   test_detach_by_successor);
     qtest_add_func("managed-memory/peer/detach-in-removal",
                    test_detach_in_removal);
     qtest_add_func("managed-memory/peer/bad-successors",
