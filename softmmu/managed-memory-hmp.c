@@ -73,7 +73,7 @@ static void hmp_managed_memory_limit(Monitor *mon, const QDict *qdict)
     int64_t limit = qdict_get_int(qdict, "limit");
     Error *err = NULL;
 
-    qmp_managed_memory_set_limit(limit != 0, limit, &err);
+    qmp_managed_memory_set_limit(limit, &err);
     hmp_handle_error(mon, err);
 }
 

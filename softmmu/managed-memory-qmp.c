@@ -179,20 +179,15 @@ ManagedMemoryInfo *qmp_query_managed_memory(Error **errp)
 
 /* ---- limit ---- */
 
-void qmp_managed_memory_set_limit(bool has_limit, uint64_t limit, Error **errp)
+void qmp_managed_memory_set_limit(uint64_t limit, Error **errp)
 {
-    MmMsgAmount amount = { .value = has_limit ? limit : MM_LIMIT_NONE };
+    MmMsgAmount amount = { .value = limit ?: MM_LIMIT_NONE };
     ManagedCall call = {
         .type = MM_MSG_SET_LIMIT, .payload = &amount, .len = sizeof(amount),
         .want = MM_MSG_OK, .timeout_ms = SET_LIMIT_TIMEOUT_MS,
     };
     g_autofree MmMsg *reply = NULL;
 
-    if (has_limit && limit == 0) {
-        error_setg(errp, "a limit of 0 is not possible; leave it out for no "
-                   "limit");
-        return;
-    }
     if (!managed_memory_used()) {
         error_setg(errp, "this VM has no managed memory");
         return;
