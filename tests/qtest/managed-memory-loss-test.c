@@ -163,6 +163,23 @@ static void test_chroot(void)
     finish(qts, host);
 }
 
+/* It is the process that attached, although its user is another one now. */
+static void test_runas(void)
+{
+    MmHost *host;
+    QTestState *qts;
+
+    if (geteuid()) {
+        g_test_skip("only root can become somebody else");
+        return;
+    }
+    host = mm_host_new("--attach-mode 0666");
+    g_assert_cmpint(chmod(host->dir, 0711), ==, 0);
+    qts = mm_start(host, "", "-runas 65534:65534");
+    lose_pager(qts, host);
+    finish(qts, host);
+}
+
 /* ---- death of the manager ---- */
 
 static void test_manager_killed(void)
@@ -331,6 +348,7 @@ int main(int argc, char **argv)
                    test_pager_killed_busy);
     qtest_add_func("managed-memory/loss/daemon", test_daemon);
     qtest_add_func("managed-memory/loss/chroot", test_chroot);
+    qtest_add_func("managed-memory/loss/runas", test_runas);
     qtest_add_func("managed-memory/loss/manager-killed",
                    test_manager_killed);
     qtest_add_func("managed-memory/loss/both-killed", test_both_killed);
