@@ -13,7 +13,7 @@ programs := qemu-system-x86_64 qemu-img \
     ?managed-memory-programs ?memory-manager/pager/qemu-memory-pager
 tests := ?memory-manager/pager/qemu-memory-pager-test ?managed-memory-tests
 
-.PHONY: all configured programs tests check check-long demo bench install \
+.PHONY: all configured programs tests check check-long demo bench docs install \
         clean distclean help
 .NOTPARALLEL:
 
@@ -25,6 +25,7 @@ help:
 	@echo 'make check-long   the same, with the tests that take minutes'
 	@echo 'make demo         a Linux guest in a quarter of its memory'
 	@echo 'make bench        measure the costs, report in BUILD/bench'
+	@echo 'make docs         man pages in BUILD/man, HTML in BUILD/html'
 	@echo 'make install      install  [DESTDIR=dir]'
 	@echo 'make clean        remove what was built, keep the downloads'
 	@echo 'make distclean    remove the build folder'
@@ -66,6 +67,10 @@ demo: programs
 bench: programs
 	@scripts/install-packages --log=$(build)/packages.log demo bench
 	@BUILD=$(build) tests/bench/bench
+
+docs: configured
+	@scripts/install-packages --log=$(build)/packages.log docs
+	@scripts/build-docs --build-dir=$(build) man html
 
 install: programs
 	@scripts/install-fork $(build) '$(DESTDIR)' $(JOBS)
