@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qapi/visitor.h"
+#include "qemu/units.h"
 #include "qom/object.h"
 #include "backends/managed-memory-internal.h"
 
@@ -91,12 +92,15 @@ static void set_limit(Object *obj, Visitor *v, const char *name, void *opaque,
         !visit_type_size(v, name, &limit, errp)) {
         return;
     }
-    if (limit == 0) {
-        error_setg(errp, "property '%s' of %s doesn't take value '0'; leave "
-                   "it out for no limit", name, object_get_typename(obj));
+    if (limit && limit < MM_LIMIT_MIN) {
+        error_setg(errp, "property '%s' of %s: no guest can run in %" PRIu64
+                   " bytes, it must be at least %d KiB, or 0 for no limit",
+                   name, object_get_typename(obj), limit,
+                   (int)(MM_LIMIT_MIN / KiB));
+        error_append_hint(errp, "Sizes have a unit, such as 512M.\n");
         return;
     }
-    cc->get(obj)->limit = limit;
+    cc->get(obj)->limit = limit ?: MM_LIMIT_NONE;
 }
 
 void managed_config_add_properties(ObjectClass *oc,

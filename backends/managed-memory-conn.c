@@ -398,6 +398,9 @@ static void resume_until_served(MmMsg *reply)
         delay_ms = MIN(delay_ms * 2, BACKOFF_MAX_MS);
     }
     mm_msg_clear(reply);
+    if (reported) {
+        info_report("managed memory: the guest goes on");
+    }
     /* Discards may have been posted while nobody listened. */
     managed_conn_kick();
     managed_event_recovered(conn.path, conn.stall_last_ms);

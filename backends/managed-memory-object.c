@@ -12,12 +12,19 @@
  * get as much of it as they can use, the later ones what is left, so that
  * plugging in memory does not raise it.
  *
+ * A guest that is started with the object but without such a backend would
+ * have all of its memory on the host, unnoticed: it does not start.
+ *
  * Everything here runs under the BQL.
  */
 #include "qemu/osdep.h"
+#include "hw/qdev-core.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/module.h"
+#include "qemu/notify.h"
 #include "qom/object_interfaces.h"
+#include "sysemu/sysemu.h"
 #include "backends/managed-memory-internal.h"
 
 OBJECT_DECLARE_SIMPLE_TYPE(ManagedMemory, MANAGED_MEMORY)
@@ -26,6 +33,7 @@ struct ManagedMemory {
     Object parent_obj;
 
     ManagedConfig config;
+    Notifier machine_done;
 };
 
 /* The one object of this type, once complete */
@@ -74,6 +82,22 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
     return true;
 }
 
+static void check_serves(Notifier *notifier, void *data)
+{
+    uint64_t given;
+
+    if (count_regions(&given) == 0) {
+        error_report("-object %s serves no memory: the guest has no "
+                     "memory-backend-memfd with share=on",
+                     TYPE_MANAGED_MEMORY);
+        error_printf("libvirt makes such memory with <memoryBacking>"
+                     "<source type='memfd'/><access mode='shared'/>"
+                     "</memoryBacking>; without libvirt use -object %s\n",
+                     TYPE_MEMORY_BACKEND_MANAGED);
+        exit(EXIT_FAILURE);
+    }
+}
+
 static void managed_memory_complete(UserCreatable *uc, Error **errp)
 {
     if (managed_memory) {
@@ -82,6 +106,11 @@ static void managed_memory_complete(UserCreatable *uc, Error **errp)
         return;
     }
     managed_memory = MANAGED_MEMORY(uc);
+    /* at run time it is for what is plugged in later */
+    if (!phase_check(PHASE_MACHINE_READY)) {
+        managed_memory->machine_done.notify = check_serves;
+        qemu_add_machine_init_done_notifier(&managed_memory->machine_done);
+    }
 }
 
 static bool managed_memory_can_be_deleted(UserCreatable *uc)
@@ -109,6 +138,10 @@ static void managed_memory_instance_init(Object *obj)
 static void managed_memory_finalize(Object *obj)
 {
     if (managed_memory == MANAGED_MEMORY(obj)) {
+        if (managed_memory->machine_done.notify) {
+            qemu_remove_machine_init_done_notifier(
+                &managed_memory->machine_done);
+        }
         managed_memory = NULL;
     }
     managed_config_clear(managed_memory_config(obj));

@@ -45,6 +45,8 @@
 
 /* No resident limit. */
 #define MM_LIMIT_NONE UINT64_MAX
+/* Bytes.  Below it a guest could not even keep the pages of one instruction. */
+#define MM_LIMIT_MIN (64 * 4096)
 
 #define MM_DEFAULT_RUN_DIR "/run/qemu-memory-manager"
 #define MM_ATTACH_SOCKET_NAME "attach.sock"

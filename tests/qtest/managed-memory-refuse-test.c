@@ -300,7 +300,8 @@ typedef struct BadLine {
 static const BadLine lines[] = {
     { "-overcommit mem-lock=on", "", "", "mem-lock|leave out" },
     { "", ",share=off", "", "always shared|leave out share=off" },
-    { "", ",limit=0", "", "limit|'0'|leave it out for no limit" },
+    { "", ",limit=4", "", "limit|in 4 bytes|at least 256 KiB|0 for no limit" },
+    { "", ",limit=255k", "", "limit|at least 256 KiB" },
     { "", ",limit=-1", "", "limit" },
     { "", ",prealloc=on,reserve=off", "", "prealloc|reserve" },
     { "", ",hugetlb=on", "", "hugetlb" },
@@ -328,6 +329,8 @@ static const BadLine lines[] = {
     { "", "", "-object managed-memory,id=m,path=PATH "
       "-object memory-backend-memfd,id=h,size=4M,share=on,hugetlb=on",
       "hugetlb=on|cannot be managed memory|leave out" },
+    { "", "", "-object managed-memory,id=m,path=PATH",
+      "serves no memory|memory-backend-memfd with share=on|memoryBacking" },
     { "", "", "-object managed-memory,id=m -object managed-memory,id=n",
       "already|one serves all" },
 };
