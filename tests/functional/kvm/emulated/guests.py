@@ -5,12 +5,16 @@ Everything is small, since all of it is emulated: a guest of 192 MiB with a
 resident limit of 72 MiB boots in a few seconds.
 """
 
+import contextlib
 import os
 import unittest
 
-from managed.manager import Manager
+from managed.guest import GuestError
+from managed.manager import Manager, ManagerError
 from managed.sandbox import Sandbox
 from managed.vm import GuestVM
+
+from . import host
 
 MEMORY = "192M"
 LIMIT = "72M"
@@ -32,6 +36,33 @@ class KvmTest(unittest.TestCase):
             self._testMethodName.removeprefix("test_").replace("_", "-")))
         self.manager = Manager(self.box, *self.manager_options)
         self.manager.start()
+
+    def _callTestMethod(self, method):
+        try:
+            super()._callTestMethod(method)
+        except GuestError as err:
+            with contextlib.suppress(OSError, ManagerError):
+                for state in self.manager.vms():
+                    print(f"# {state.reply}")
+            print(f"# {err}", flush=True)
+            if self.emulation_broke(str(err)):
+                os._exit(host.BROKEN)
+            raise
+
+    def emulation_broke(self, text):
+        """Whether it is the emulation of SVM that has broken a guest.
+
+        The guest has reset itself, its kernel is in trouble, or it is silent;
+        and nothing that is ours is wrong: no page, no error, nobody waits.
+        """
+        signs = ("QEMU's status is 0", "stack guard page", "Kernel panic",
+                 "BUG: ", "Oops", "soft lockup", "rcu: INFO", "segfault",
+                 "blocked for more than", "from the guest within")
+        if "MM: BAD" in text or not any(sign in text for sign in signs):
+            return False
+        return all(not any(state.errors.values()) and
+                   not state.pages["lost"] and not state.stalled_threads
+                   for state in self.manager.vms())
 
     def make(self, cpu=CPU, limit=LIMIT, extra=(), **kwargs):
         """Make a guest; other arguments are those of GuestVM."""
