@@ -21,11 +21,55 @@
 #include <sys/un.h>
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "rundir.h"
 
 #define MANAGER_LOCK_NAME "manager.lock"
+#define RUN_DIR_MODE 0711
 #define LOCK_TRIES 20
 #define LOCK_RETRY_US 20000
+
+/* A daemon's umask must not keep other users' QEMUs from their socket. */
+static bool make_directory(const char *path, Error **errp)
+{
+    ERRP_GUARD();
+    mode_t mask = umask(022);
+    bool ok = g_mkdir_with_parents(path, RUN_DIR_MODE) == 0;
+
+    if (!ok) {
+        error_setg_errno(errp, errno, "cannot create the run directory %s",
+                         path);
+        error_append_hint(errp, "Choose another one with --run-dir DIR.\n");
+    }
+    umask(mask);
+    return ok;
+}
+
+/*
+ * Daemons once made it with the umask 027. Only what is certain to be theirs is
+ * opened: any other directory has its mode for a reason.
+ */
+static bool repair_mode(const MmRunDir *dir, bool had_lock, Error **errp)
+{
+    struct stat st;
+
+    if (stat(dir->path, &st)) {
+        error_setg_errno(errp, errno, "cannot use the run directory %s",
+                         dir->path);
+        return false;
+    }
+    if (!had_lock || (st.st_mode & 07777) != (RUN_DIR_MODE & ~027)) {
+        return true;
+    }
+    if (chmod(dir->path, RUN_DIR_MODE)) {
+        error_setg_errno(errp, errno, "cannot give the run directory %s the "
+                         "mode %04o", dir->path, RUN_DIR_MODE);
+        return false;
+    }
+    info_report("the run directory %s has got the mode %04o, so that all users "
+                "can reach the socket in it", dir->path, RUN_DIR_MODE);
+    return true;
+}
 
 static bool check_private(const char *path, Error **errp)
 {
@@ -108,24 +152,24 @@ static bool take_manager_lock(MmRunDir *dir, Error **errp)
     return true;
 }
 
+static bool has_lock(const char *path)
+{
+    g_autofree char *lock = g_build_filename(path, MANAGER_LOCK_NAME, NULL);
+
+    return access(lock, F_OK) == 0;
+}
+
 bool mm_rundir_open(MmRunDir *dir, const char *path, Error **errp)
 {
-    ERRP_GUARD();
+    bool had_lock;
 
-    if (!check_length(path, errp)) {
-        return false;
-    }
-    if (g_mkdir_with_parents(path, 0711)) {
-        error_setg_errno(errp, errno, "cannot create the run directory %s",
-                         path);
-        error_append_hint(errp, "Choose another one with --run-dir DIR.\n");
-        return false;
-    }
-    if (!check_private(path, errp)) {
+    if (!check_length(path, errp) || !make_directory(path, errp) ||
+        !check_private(path, errp)) {
         return false;
     }
     dir->path = g_strdup(path);
-    return take_manager_lock(dir, errp);
+    had_lock = has_lock(path);
+    return take_manager_lock(dir, errp) && repair_mode(dir, had_lock, errp);
 }
 
 char *mm_rundir_file(const MmRunDir *dir, const QemuUUID *uuid,
