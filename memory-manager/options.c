@@ -18,13 +18,18 @@
 #include "qemu/help-texts.h"
 #include "qemu/log.h"
 #include "qemu/option.h"
+#include "qemu/units.h"
 #include "qemu-version.h"
 #include "trace/control.h"
 #include "options.h"
+#include "pager/limit.h"
+#include "pager/page-map.h"
 
 #define DEFAULT_TIER_PATH "/var/lib/qemu-memory-manager/swap"
 #define DEFAULT_ATTACH_GROUP "kvm"
 #define DEFAULT_MAX_VMS_PER_USER 512
+/* No guest of today is of use with less: a unit was forgotten, most likely. */
+#define LOW_LIMIT (16 * MiB)
 #define PAGER_NAME "qemu-memory-pager"
 
 enum {
@@ -191,6 +196,26 @@ static void parse_tier(MmOptions *opts, const char *arg)
     qemu_opts_del(o);
 }
 
+static void check_limit(const char *arg, uint64_t limit)
+{
+    uint64_t floor = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+    g_autofree char *limit_text = size_to_str(limit);
+    g_autofree char *floor_text = size_to_str(floor);
+
+    if (limit < floor) {
+        error_report("a limit of %s (--limit %s) is too low for a guest to "
+                     "run, it must be at least %s", limit_text, arg,
+                     floor_text);
+        error_printf("Without a unit, it is a number of bytes. Use a size "
+                     "like 512M or 4G, or 'none'.\n");
+        exit(EXIT_FAILURE);
+    }
+    if (limit < LOW_LIMIT) {
+        warn_report("guests will hardly run with a limit of %s (--limit %s)",
+                    limit_text, arg);
+    }
+}
+
 static uint64_t parse_limit(const char *arg)
 {
     uint64_t limit;
@@ -203,6 +228,7 @@ static uint64_t parse_limit(const char *arg)
         error_printf("Use a size like 512M or 4G, or 'none'.\n");
         exit(EXIT_FAILURE);
     }
+    check_limit(arg, limit);
     return limit;
 }
 

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "../fault/fault.h"
@@ -101,10 +102,14 @@ bool mm_control_apply_limit(MmVM *vm, uint64_t bytes, Error **errp)
 
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
 {
-    if (bytes < MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE) {
-        error_setg(errp, "a limit of %" PRIu64 " bytes is too low for a guest "
-                   "to run, it must be at least %d bytes", bytes,
-                   MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE);
+    uint64_t floor = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+
+    if (bytes < floor) {
+        g_autofree char *bytes_text = size_to_str(bytes);
+        g_autofree char *floor_text = size_to_str(floor);
+
+        error_setg(errp, "a limit of %s is too low for a guest to run, it "
+                   "must be at least %s", bytes_text, floor_text);
         return false;
     }
     if (!mm_control_apply_limit(vm, bytes, errp)) {
