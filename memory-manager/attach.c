@@ -93,7 +93,12 @@ void mm_attach_refuse(int sock, uint64_t seq, int err, const char *text)
 
 static void refuse_peer(Peer *peer, uint64_t seq, int err, const char *text)
 {
+    g_autofree char *who = g_strdup_printf("process %d of user %d",
+                                           (int)peer->cred.pid,
+                                           (int)peer->cred.uid);
+
     trace_mm_attach_refuse(peer->cred.pid, peer->cred.uid, text);
+    mm_condition_refused(who, text);
     mm_attach_refuse(forget_peer(peer), seq, err, text);
 }
 
@@ -169,8 +174,6 @@ static void attach(Peer *peer, const MmHelloPeer *hello)
         return;
     }
     if (!mm_vm_attach(mgr, hello, &err)) {
-        error_reportf_err(error_copy(err), "cannot attach process %d: ",
-                          (int)peer->cred.pid);
         refuse_peer(peer, hello->seq, EIO, error_get_pretty(err));
         error_free(err);
         return;

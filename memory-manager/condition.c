@@ -32,16 +32,51 @@ static const struct {
                              MM_TOPIC_PAGE_LOST },
 };
 
+/* Refusals in all, whoever asks. */
+static struct {
+    int64_t since_ms;
+    unsigned reported;
+    unsigned withheld;
+} refusals;
+
+/* For logs, which are shown on terminals. */
+static char *plain(const char *text)
+{
+    char *copy = g_strdup(text);
+    char *c;
+
+    for (c = copy; *c; c++) {
+        *c = g_ascii_isprint(*c) ? *c : '?';
+    }
+    return copy;
+}
+
+static char *tell_suppressed(unsigned suppressed)
+{
+    return suppressed ? g_strdup_printf(" (%u reports before this one "
+                                        "suppressed)", suppressed)
+                      : g_strdup("");
+}
+
+static bool is_end_of_trouble(const MmMsgEvent *event)
+{
+    return event->kind == MM_EVENT_IO_RECOVERED ||
+           event->kind == MM_EVENT_PRESSURE_OVER;
+}
+
 static void report(MmVM *vm, const MmMsgEvent *event, unsigned suppressed)
 {
     ManagedVMConditionType type = conditions[event->kind].type;
-    g_autofree char *more = suppressed
-        ? g_strdup_printf(" (%u reports before this one suppressed)",
-                          suppressed)
-        : g_strdup("");
+    g_autofree char *more = tell_suppressed(suppressed);
+    g_autofree char *text = plain(event->text);
 
-    warn_report("VM %s (%s): %s%s", vm->uuid_text, vm->rec.name,
-                ManagedVMConditionType_str(type), more);
+    if (is_end_of_trouble(event)) {
+        info_report("VM %s: %s: %s%s", vm->label,
+                    ManagedVMConditionType_str(type), text, more);
+    } else {
+        warn_report("VM %s: %s: %s%s", vm->label,
+                    ManagedVMConditionType_str(type), text, more);
+    }
     qapi_event_send_managed_vm_condition(vm->uuid_text, vm->rec.name, type,
                                          event->region != UINT32_MAX,
                                          event->region, event->arg,
@@ -103,6 +138,34 @@ void mm_condition_report(MmVM *vm, const MmMsgEvent *event)
     t->last = *event;
     t->withheld++;
     timer_mod_anticipate(vm->conditions.timer, t->since_ms + PERIOD_MS);
+}
+
+void mm_condition_refused(const char *who, const char *why)
+{
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    g_autofree char *more = NULL;
+    g_autofree char *text = NULL;
+
+    if (now - refusals.since_ms >= PERIOD_MS) {
+        refusals.since_ms = now;
+        refusals.reported = 0;
+    }
+    if (refusals.reported >= REPORTS_PER_PERIOD) {
+        refusals.withheld++;
+        return;
+    }
+    refusals.reported++;
+    more = tell_suppressed(refusals.withheld);
+    refusals.withheld = 0;
+    text = plain(why);
+    warn_report("%s: refused: %s%s", who, text, more);
+}
+
+void mm_condition_refused_vm(const MmVM *vm, const char *why)
+{
+    g_autofree char *who = g_strdup_printf("VM %s", vm->label);
+
+    mm_condition_refused(who, why);
 }
 
 void mm_condition_init(MmVM *vm)

@@ -39,4 +39,15 @@ void mm_condition_clear(struct MmVM *vm);
 /** mm_condition_report: log an event of a pager, and tell the QMP clients. */
 void mm_condition_report(struct MmVM *vm, const MmMsgEvent *event);
 
+/**
+ * mm_condition_refused: log that a QEMU has not got what it asked for
+ *
+ * @who: asked
+ * @why: as QEMU is told; may come from a pager
+ */
+void mm_condition_refused(const char *who, const char *why);
+
+/** mm_condition_refused_vm: the same for a VM that is known. */
+void mm_condition_refused_vm(const struct MmVM *vm, const char *why);
+
 #endif

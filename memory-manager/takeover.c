@@ -60,6 +60,7 @@ static void finish(MmTakeover *to)
 static void refuse(MmTakeover *to, int err, const char *text)
 {
     trace_mm_takeover_refuse(to->vm->uuid_text, text);
+    mm_condition_refused_vm(to->vm, text);
     mm_attach_refuse(to->sock, to->seq, err, text);
     to->sock = -1;
     finish(to);
@@ -94,8 +95,8 @@ static void wait_for_pager(MmTakeover *to, int64_t now)
                    "close that one to resume");
             return;
         }
-        warn_report("VM %s (%s): pager %d hangs; killing it", vm->uuid_text,
-                    vm->rec.name, (int)mm_process_pid(vm->pager));
+        warn_report("VM %s: pager %d hangs; killing it", vm->label,
+                    (int)mm_process_pid(vm->pager));
         to->killed_ms = now;
         mm_process_kill(vm->pager);
     }
@@ -114,7 +115,6 @@ static void start_new_pager(MmTakeover *to)
         finish(to);
         return;
     }
-    error_reportf_err(error_copy(err), "VM %s: ", to->vm->uuid_text);
     refuse(to, EAGAIN, error_get_pretty(err));
     error_free(err);
 }

@@ -52,8 +52,7 @@ void mm_vm_report_lost(MmVM *vm)
     g_autofree char *how = g_steal_pointer(&vm->lost_how);
 
     if (how) {
-        warn_report("VM %s (%s): pager %d %s", vm->uuid_text, vm->rec.name,
-                    (int)vm->lost_pid, how);
+        warn_report("VM %s: pager %d %s", vm->label, (int)vm->lost_pid, how);
         qapi_event_send_managed_vm_pager_lost(vm->uuid_text, vm->rec.name,
                                               vm->lost_pid, how);
     }
@@ -63,10 +62,15 @@ static void now_serving(MmVM *vm)
 {
     mm_vm_set_state(vm, MANAGEDVM_STATE_SERVING);
     vm->serving_since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    if (vm->attaching) {
+        vm->attaching = false;
+        info_report("VM %s: attached, process %d of user %d", vm->label,
+                    (int)vm->rec.qemu_pid, (int)vm->rec.qemu_uid);
+    }
     if (vm->had_pager_lost) {
         vm->had_pager_lost = false;
-        info_report("VM %s (%s): recovered, pager %d", vm->uuid_text,
-                    vm->rec.name, (int)vm->rec.pager_pid);
+        info_report("VM %s: recovered, pager %d", vm->label,
+                    (int)vm->rec.pager_pid);
         qapi_event_send_managed_vm_recovered(vm->uuid_text, vm->rec.name,
                                              vm->rec.pager_pid);
     }
@@ -75,7 +79,7 @@ static void now_serving(MmVM *vm)
 void mm_vm_handle_info(MmVM *vm, const MmMsgControlInfo *info)
 {
     if (memcmp(info->uuid, vm->rec.uuid, MM_UUID_LEN)) {
-        error_report("VM %s: pager %d serves another VM", vm->uuid_text,
+        error_report("VM %s: pager %d serves another VM", vm->label,
                      (int)vm->rec.pager_pid);
         /* Once per link, however often it says so. */
         link_closed(vm);
@@ -97,6 +101,10 @@ static void link_unasked(void *opaque, const MmMsg *msg)
         mm_vm_handle_info(vm, (const void *)msg->payload);
     } else if (msg->hdr.type == MM_MSG_EVENT) {
         mm_condition_report(vm, (const void *)msg->payload);
+    } else if (msg->hdr.type == MM_MSG_ERROR) {
+        const MmMsgError *refusal = (const void *)msg->payload;
+
+        mm_condition_refused_vm(vm, refusal->text);
     }
 }
 
@@ -246,9 +254,8 @@ static void count_death(MmVM *vm)
         int doublings = MIN(vm->deaths - FREE_DEATHS - 1, 10);
 
         delay = MIN(FIRST_DELAY_MS << doublings, LAST_DELAY_MS);
-        warn_report("VM %s (%s): %u pagers have died in a row; the next one "
-                    "starts after %" PRId64 " ms", vm->uuid_text,
-                    vm->rec.name, vm->deaths, delay);
+        warn_report("VM %s: %u pagers have died in a row; the next one starts "
+                    "after %" PRId64 " ms", vm->label, vm->deaths, delay);
         qapi_event_send_managed_vm_crash_loop(vm->uuid_text, vm->rec.name,
                                               vm->deaths, delay);
     }
@@ -279,12 +286,27 @@ static bool was_never_used(const MmVM *vm, int status)
            (status == MM_PAGER_EXIT_UNUSED || !vm->serving_since_ms);
 }
 
+/*
+ * QEMU only sees that the connection has ended, and the VM goes with it. A VM
+ * that is being closed is no news, unless it was this that closed it.
+ */
+static void report_start_failed(const MmVM *vm, pid_t pid, const char *how,
+                                int status)
+{
+    if (vm->attaching && status >= 0 &&
+        (status > 0 || vm->state != MANAGEDVM_STATE_CLOSING)) {
+        warn_report("VM %s: pager %d %s before it served", vm->label, (int)pid,
+                    how);
+    }
+}
+
 void mm_vm_pager_exit(void *opaque, const char *how, int status)
 {
     MmVM *vm = opaque;
     pid_t pid = mm_process_pid(vm->pager);
 
     forget_pager(vm);
+    report_start_failed(vm, pid, how, status);
     vm->unused = vm->state != MANAGEDVM_STATE_CLOSING &&
                  was_never_used(vm, status);
     if (vm->state == MANAGEDVM_STATE_CLOSING || vm->unused) {

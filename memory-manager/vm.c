@@ -37,12 +37,11 @@ static void look_after_pager(void *opaque)
 
     if (vm->state == MANAGEDVM_STATE_CLOSING && vm->pager) {
         warn_report("VM %s: pager %d does not end by itself; killing it",
-                    vm->uuid_text, (int)mm_process_pid(vm->pager));
+                    vm->label, (int)mm_process_pid(vm->pager));
         mm_process_kill(vm->pager);
     } else if (vm->state == MANAGEDVM_STATE_STARTING) {
-        warn_report("VM %s (%s): pager %d does not start to serve; killing it",
-                    vm->uuid_text, vm->rec.name,
-                    (int)mm_process_pid(vm->pager));
+        warn_report("VM %s: pager %d does not start to serve; killing it",
+                    vm->label, (int)mm_process_pid(vm->pager));
         mm_process_kill(vm->pager);
     } else if (vm->state == MANAGEDVM_STATE_ADOPTING) {
         mm_vm_connect(vm, NULL);
@@ -74,6 +73,9 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
     vm->state = state;
     memcpy(vm->uuid.data, rec->uuid, MM_UUID_LEN);
     qemu_uuid_unparse(&vm->uuid, vm->uuid_text);
+    vm->label = rec->name[0]
+        ? g_strdup_printf("%s (%s)", vm->uuid_text, rec->name)
+        : g_strdup(vm->uuid_text);
     vm->record_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_RECORD);
     vm->lock_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_LOCK);
     vm->socket_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_SOCKET);
@@ -119,10 +121,9 @@ static void check_host_swap(MmVM *vm)
 {
     vm->host_swap = mm_host_swap_may_hit(vm->rec.qemu_pid);
     if (vm->host_swap) {
-        warn_report("VM %s (%s): the kernel may swap this VM's memory a second "
+        warn_report("VM %s: the kernel may swap this VM's memory a second "
                     "time. Set memory.swap.max=0 on its cgroup (v2), or "
-                    "switch the host's swap off.", vm->uuid_text,
-                    vm->rec.name);
+                    "switch the host's swap off.", vm->label);
     }
 }
 
@@ -135,6 +136,7 @@ bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp)
         return false;
     }
     vm = new_vm(mgr, &rec, MANAGEDVM_STATE_LOST);
+    vm->attaching = true;
     vm->qemu = mm_process_open_peer(peer->sock, peer->pid, mm_vm_qemu_exit, vm,
                                     errp);
     if (vm->qemu) {
@@ -143,9 +145,6 @@ bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp)
         if (mm_record_write(vm->record_path, &vm->rec, errp) &&
             mm_vm_start_pager(vm, peer->sock, peer->seq, peer->version, false,
                               errp)) {
-            info_report("VM %s (%s, process %d of user %d): attached",
-                        vm->uuid_text, vm->rec.name, (int)peer->pid,
-                        (int)peer->uid);
             qapi_event_send_managed_vm_attached(vm->uuid_text, vm->rec.name);
             return true;
         }
@@ -170,8 +169,8 @@ static void adopt_running_pager(MmVM *vm)
         mm_vm_set_state(vm, MANAGEDVM_STATE_LOST);
         return;
     }
-    info_report("VM %s (%s): found again, pager %d", vm->uuid_text,
-                vm->rec.name, (int)vm->rec.pager_pid);
+    info_report("VM %s: found again, pager %d", vm->label,
+                (int)vm->rec.pager_pid);
     look_after_pager(vm);
 }
 
@@ -205,8 +204,8 @@ void mm_vm_adopt(MmManager *mgr, const MmRecord *rec)
     }
     check_host_swap(vm);
     if (vm->state == MANAGEDVM_STATE_LOST) {
-        info_report("VM %s (%s): found without a pager; waiting for its QEMU, "
-                    "process %d", vm->uuid_text, rec->name, rec->qemu_pid);
+        info_report("VM %s: found without a pager; waiting for its QEMU, "
+                    "process %d", vm->label, rec->qemu_pid);
     }
 }
 
@@ -240,7 +239,7 @@ void mm_vm_close(MmVM *vm)
         return;
     }
     reason = removed_reason(vm);
-    info_report("VM %s (%s): removed, %s", vm->uuid_text, vm->rec.name,
+    info_report("VM %s: removed, %s", vm->label,
                 ManagedVMRemovedReason_str(reason));
     qapi_event_send_managed_vm_removed(vm->uuid_text, vm->rec.name, reason);
     mm_vm_free(vm);
@@ -262,6 +261,7 @@ void mm_vm_free(MmVM *vm)
     mm_operation_clear(&vm->operation);
     g_free(vm->lost_how);
     mm_snapshot_clear(&vm->snapshot);
+    g_free(vm->label);
     g_free(vm->record_path);
     g_free(vm->lock_path);
     g_free(vm->socket_path);

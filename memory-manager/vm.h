@@ -53,6 +53,7 @@ struct MmVM {
     MmManager *mgr;
     QemuUUID uuid;
     char uuid_text[UUID_FMT_LEN + 1];
+    char *label;                /* for the log: UUID and, if any, name */
     char *record_path;
     char *lock_path;
     char *socket_path;
@@ -63,6 +64,7 @@ struct MmVM {
     MmProcess *qemu;            /* NULL once it has ended */
     MmProcess *pager;
     MmLink *link;
+    bool attaching;             /* that it has attached is to be logged */
     bool fresh;                 /* the one pager so far was not for a resume */
     MmTakeover *takeover;       /* a QEMU that waits to resume */
     /* ADOPTING: ask again; STARTING, CLOSING: kill pager; LOST: report it */

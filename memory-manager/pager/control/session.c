@@ -16,8 +16,21 @@
 #include "../test-hooks.h"
 #include "control.h"
 
+/* Its log is where people look for why a VM has not started. */
+static void tell_managers(MmControl *c, const char *text)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_MANAGERS; i++) {
+        if (c->managers[i] >= 0) {
+            mm_msg_send_error(c->managers[i], 0, EINVAL, text);
+        }
+    }
+}
+
 static void answer_error(MmControl *c, Error *err)
 {
+    tell_managers(c, error_get_pretty(err));
     mm_msg_send_error(c->vm->connection, c->msg->hdr.seq, EINVAL,
                       error_get_pretty(err));
     error_free(err);

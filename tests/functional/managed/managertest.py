@@ -7,6 +7,7 @@ memory, so that it can also hang, crash and lie.
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import time
@@ -93,6 +94,15 @@ class ManagerTest(unittest.TestCase):
             lambda: next((vm for vm in self.manager.vms()
                           if vm.state == state), None),
             f"a VM that is {state}", timeout)
+
+    def log(self):
+        """All that the manager and its pagers have printed."""
+        return (self.box.logs / "manager.log").read_text()
+
+    def wait_log(self, pattern):
+        """Wait until the log has this."""
+        self.wait(lambda: re.search(pattern, self.log()),
+                  f"'{pattern}' in the log")
 
     def kill_pager(self):
         """SIGKILL; return the process ID that it had."""
