@@ -301,6 +301,44 @@ static int new_tier_file(int dir)
     return fd < 0 ? -errno : fd;
 }
 
+/* For people: the manager only hands over a descriptor. */
+static char *tier_path(const Start *s, unsigned i)
+{
+    char target[PATH_MAX];
+    g_autofree char *fd = g_strdup_printf("%d", s->tier_dir[i]);
+    ssize_t len = readlinkat(s->vm->proc_fd, fd, target, sizeof(target) - 1);
+
+    if (len < 0) {
+        return g_strdup("?");
+    }
+    target[len] = '\0';
+    if (g_str_has_suffix(target, " (deleted)")) {
+        target[len - strlen(" (deleted)")] = '\0';
+    }
+    return g_strdup(target);
+}
+
+/* A file system may tell anything about a directory that was removed. */
+static void tier_file_error(const Start *s, unsigned i, int err, Error **errp)
+{
+    ERRP_GUARD();
+    const char *name = s->tier[i].name;
+    g_autofree char *path = tier_path(s, i);
+    struct stat st;
+
+    if (fstat(s->tier_dir[i], &st) == 0 && !st.st_nlink) {
+        error_setg(errp, "the directory of tier '%s', %s, was removed while "
+                   "the memory manager ran; restart the manager, which makes "
+                   "it anew", name, path);
+        return;
+    }
+    error_setg_errno(errp, err, "cannot create a file in tier '%s' (%s)",
+                     name, path);
+    error_append_hint(errp, "The tier's directory has to be writable by the "
+                      "memory manager, on a file system that knows "
+                      "O_DIRECT.\n");
+}
+
 static bool open_tier(Start *s, unsigned i, Error **errp)
 {
     MmVM *vm = s->vm;
@@ -308,11 +346,7 @@ static bool open_tier(Start *s, unsigned i, Error **errp)
     int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_file[i];
 
     if (fd < 0) {
-        error_setg_errno(errp, -fd, "cannot create a file in tier '%s'",
-                         s->tier[i].name);
-        error_append_hint(errp, "The tier's directory has to be writable by "
-                          "the memory manager, on a file system that knows "
-                          "O_DIRECT.\n");
+        tier_file_error(s, i, -fd, errp);
         return false;
     }
     vm->tiers[i] = mm_tier_file_open(fd, i, &s->tier[i], &vm->id, is_new,
