@@ -10,6 +10,8 @@
 #include "qemu/osdep.h"
 #include <getopt.h>
 #include <grp.h>
+#include <sys/vfs.h>
+#include <linux/magic.h>
 #include "qapi/error.h"
 #include "qemu/config-file.h"
 #include "qemu/cutils.h"
@@ -74,7 +76,7 @@ static QemuOptsList tier_opts = {
         {
             .name = "type",
             .type = QEMU_OPT_STRING,
-            .help = "kind of tier: file",
+            .help = "kind of tier: file (default: file)",
         }, {
             .name = "name",
             .type = QEMU_OPT_STRING,
@@ -115,7 +117,7 @@ static void help(void)
 "                         (default: beside this program, or in libexecdir)\n"
 "\n"
 "Memory:\n"
-"  --tier [type=]file[,name=NAME][,path=DIR][,size=SIZE][,overcommit=on|off]\n"
+"  --tier [[type=]file][,name=NAME][,path=DIR][,size=SIZE][,overcommit=on|off]\n"
 "                         where memory goes that is not resident; --tier help\n"
 "                         explains (default: " DEFAULT_TIER_PATH ")\n"
 "  --limit SIZE|none      resident limit of VMs that do not set one\n"
@@ -160,26 +162,40 @@ static void set_path(char **where, const char *path)
     *where = absolute(path);
 }
 
+static QemuOpts *parse_tier_opts(const char *arg)
+{
+    Error *err = NULL;
+    QemuOpts *o = qemu_opts_parse(&tier_opts, arg, true, &err);
+
+    if (!o) {
+        error_reportf_err(err, "--tier %s: ", arg);
+        error_printf("Its parameters are type, name, path, size and "
+                     "overcommit; --tier help explains them.\n");
+        exit(EXIT_FAILURE);
+    }
+    return o;
+}
+
 static void parse_tier(MmOptions *opts, const char *arg)
 {
     g_autofree char *path = NULL;
     MmTierConf *tier = &opts->tiers[0];
+    const char *type;
     QemuOpts *o;
 
     if (is_help_option(arg)) {
         qemu_opts_print_help(&tier_opts, true);
         exit(EXIT_SUCCESS);
     }
-    o = qemu_opts_parse_noisily(&tier_opts, arg, true);
-    if (!o) {
-        exit(EXIT_FAILURE);
-    }
+    o = parse_tier_opts(arg);
     if (opts->nr_tiers) {
         error_report("there can be only one tier in this release");
         exit(EXIT_FAILURE);
     }
-    if (g_strcmp0(qemu_opt_get(o, "type"), "file")) {
-        error_report("a tier needs a type, and the only one is 'file'");
+    type = qemu_opt_get(o, "type") ?: "file";
+    if (!g_str_equal(type, "file")) {
+        error_report("'%s' is not a type of tier, the only one is 'file'",
+                     type);
         error_printf("Try: --tier file,path=DIR\n");
         exit(EXIT_FAILURE);
     }
@@ -465,6 +481,17 @@ static bool check_unnamed_files(MmTierConf *tier, Error **errp)
     return true;
 }
 
+static void warn_of_memory(const MmTierConf *tier)
+{
+    struct statfs fs;
+
+    if (fstatfs(tier->dirfd, &fs) == 0 &&
+        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
+        warn_report("tier '%s': %s is itself in memory (tmpfs): to move "
+                    "memory there makes no room", tier->name, tier->path);
+    }
+}
+
 bool mm_tier_open(MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
@@ -482,5 +509,6 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
                          tier->path);
         return false;
     }
+    warn_of_memory(tier);
     return check_unnamed_files(tier, errp);
 }
