@@ -297,14 +297,14 @@ MmVM *mm_vm_find(MmManager *mgr, const char *id, Error **errp)
         }
         if (found) {
             error_setg(errp, "several VMs are named '%s'; use the UUID that "
-                       "query-managed-vms shows", id);
+                       "query-managed-vms, or 'qemu-memctl list', shows", id);
             return NULL;
         }
         found = vm;
     }
     if (!found) {
         error_setg(errp, "there is no VM with the UUID or name '%s'; "
-                   "query-managed-vms lists all", id);
+                   "query-managed-vms, or 'qemu-memctl list', shows all", id);
     }
     return found;
 }
