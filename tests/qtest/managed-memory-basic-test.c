@@ -268,7 +268,7 @@ static void test_limit(void)
 
     error = mm_qmp_error(qts, "{'execute': 'managed-memory-set-limit', "
                          "'arguments': {'limit': 4096}}");
-    mm_assert_text(error, "4096|too low|at least 262144");
+    mm_assert_text(error, "4 KiB|too low|at least 256 KiB");
     g_assert_cmpint(mm_query_usage(qts, "limit"), ==, 8 * MM_MIB);
 
     /* as for managed-vm-set-limit of the manager */
