@@ -214,7 +214,7 @@ static void parse_tier(MmOptions *opts, const char *arg)
 
 static void check_limit(const char *arg, uint64_t limit)
 {
-    uint64_t floor = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+    uint64_t floor = MM_LIMIT_MIN;
     g_autofree char *limit_text = size_to_str(limit);
     g_autofree char *floor_text = size_to_str(floor);
 

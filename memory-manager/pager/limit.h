@@ -22,8 +22,9 @@
 #ifndef MANAGED_MEMORY_LIMIT_H
 #define MANAGED_MEMORY_LIMIT_H
 
-/* Below it a guest could not even keep the pages of one instruction. */
-#define MM_LIMIT_MIN_PAGES 64
+#include "managed-memory/proto.h"
+
+#define MM_LIMIT_MIN_PAGES (MM_LIMIT_MIN / 4096)
 
 /*
  * All in pages; UINT64_MAX: no limit.  Each is written by the control thread

@@ -102,7 +102,7 @@ bool mm_control_apply_limit(MmVM *vm, uint64_t bytes, Error **errp)
 
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
 {
-    uint64_t floor = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+    uint64_t floor = MM_LIMIT_MIN;
 
     if (bytes < floor) {
         g_autofree char *bytes_text = size_to_str(bytes);
@@ -135,7 +135,7 @@ uint64_t mm_control_region_limit(MmVM *vm, const MmRegion *region, bool comes)
 {
     uint64_t limit = vm->state->limit;
     uint64_t size = qatomic_read(&vm->total_size);
-    uint64_t min = MM_LIMIT_MIN_PAGES * MM_PAGE_SIZE;
+    uint64_t min = MM_LIMIT_MIN;
     bool names_one = region->limit != MM_LIMIT_NONE;
     bool summed = limit != MM_LIMIT_NONE && !vm->state->limit_set &&
                   limit != vm->state->default_limit;
