@@ -46,10 +46,11 @@ static int connect_socket(const char *path, Error **errp)
     setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     if (connect(sock, (struct sockaddr *)&addr, sizeof(addr))) {
         if (errno == EACCES || errno == EPERM) {
-            error_setg(errp, "QEMU's user may not use the memory manager's "
-                       "socket '%s'; the user has to be in the socket's group "
-                       "(qemu-memory-manager --attach-group, 'kvm' by default) "
-                       "and may have to be let into its folder", path);
+            error_setg_errno(errp, errno, "QEMU's user may not use the memory "
+                             "manager's socket '%s'; the user has to be in "
+                             "the socket's group (qemu-memory-manager "
+                             "--attach-group, 'kvm' by default) and may have "
+                             "to be let into its folder", path);
             close(sock);
             return -1;
         }

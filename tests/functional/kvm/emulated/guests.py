@@ -7,7 +7,9 @@ resident limit of 72 MiB boots in a few seconds.
 
 import contextlib
 import os
+import time
 import unittest
+from pathlib import Path
 
 from managed.guest import GuestError
 from managed.manager import Manager, ManagerError
@@ -24,6 +26,17 @@ BOOT_TIMEOUT_S = 180
 PHASE_TIMEOUT_S = 120
 # Managed memory refuses guests that could run guests themselves.
 CPU = "host,svm=off"
+
+
+def threads_in_fault():
+    """Stacks of all threads that wait for a pager, by the kernel's word."""
+    found = []
+    for stack in Path("/proc").glob("[0-9]*/task/[0-9]*/stack"):
+        with contextlib.suppress(OSError):
+            text = stack.read_text()
+            if "handle_userfault" in text:
+                found.append(f"{stack}: {' '.join(text.split())}")
+    return found
 
 
 class KvmTest(unittest.TestCase):
@@ -44,8 +57,11 @@ class KvmTest(unittest.TestCase):
             with contextlib.suppress(OSError, ManagerError):
                 for state in self.manager.vms():
                     print(f"# {state.reply}")
-            print(f"# {err}", flush=True)
-            if self.emulation_broke(str(err)):
+            waiting = threads_in_fault()
+            time.sleep(1)
+            print(f"# {err}\n# in a fault: {waiting}\n# and a second later: "
+                  f"{threads_in_fault()}", flush=True)
+            if not waiting and self.emulation_broke(str(err)):
                 os._exit(host.BROKEN)
             raise
 
@@ -53,7 +69,8 @@ class KvmTest(unittest.TestCase):
         """Whether it is the emulation of SVM that has broken a guest.
 
         The guest has reset itself, its kernel is in trouble, or it is silent;
-        and nothing that is ours is wrong: no page, no error, nobody waits.
+        and nothing that is ours is wrong: no page, no error, and nobody waits,
+        neither by the pager's nor by the kernel's word.
         """
         signs = ("QEMU's status is 0", "stack guard page", "Kernel panic",
                  "BUG: ", "Oops", "soft lockup", "rcu: INFO", "segfault",
