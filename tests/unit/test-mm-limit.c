@@ -239,7 +239,7 @@ static void check_creep(uint64_t pages)
     g_assert_cmpuint(creep(&l, 1), <=, 2 * l.reserve + 2);
     g_assert_cmpuint(creep(&l, 1), >=, 2 * l.reserve - 2);
     g_assert_cmpuint(creep(&l, 3600), <=, 15 * l.reserve);
-    g_assert_cmpuint(creep(&l, 86400), <=, 120 * l.reserve);
+    g_assert_cmpuint(creep(&l, 86400), <=, 19 * l.reserve);
 }
 
 static void test_creep(void)
