@@ -107,16 +107,21 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     g_mutex_lock(&file->grow_lock);
     ret = grow_to_locked(file, bytes);
     g_mutex_unlock(&file->grow_lock);
-    if (ret == -EFBIG) {
-        error_setg(errp, "tier '%s' is limited to %" PRIu64 " bytes per VM, "
-                   "but %" PRIu64 " may be swapped out; raise the resident "
-                   "limit, or let the manager overcommit the tier "
-                   "(overcommit=on)", tier->name, file->max_size, bytes);
-    } else if (ret < 0) {
-        error_setg(errp, "tier '%s' cannot reserve %" PRIu64 " bytes: %s; "
-                   "make room, raise the resident limit, or let the manager "
-                   "overcommit the tier (overcommit=on)", tier->name, bytes,
-                   strerror(-ret));
+    if (ret < 0) {
+        g_autofree char *wanted = size_to_str(bytes);
+        g_autofree char *most = size_to_str(file->max_size);
+
+        if (ret == -EFBIG) {
+            error_setg(errp, "tier '%s' is limited to %s per VM, but %s may "
+                       "be swapped out; raise the resident limit, or let the "
+                       "manager overcommit the tier (overcommit=on)",
+                       tier->name, most, wanted);
+        } else {
+            error_setg(errp, "tier '%s' cannot reserve %s: %s; make room, "
+                       "raise the resident limit, or let the manager "
+                       "overcommit the tier (overcommit=on)",
+                       tier->name, wanted, strerror(-ret));
+        }
     }
     return ret == 0;
 }
