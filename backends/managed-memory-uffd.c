@@ -93,4 +93,6 @@ void managed_uffd_unregister(int uffd, void *host, uint64_t size)
 
     /* Fails only where there is nothing to undo. */
     ioctl(uffd, UFFDIO_UNREGISTER, &range);
+    /* It may leave behind who faults at the same time, for good. */
+    ioctl(uffd, UFFDIO_WAKE, &range);
 }

@@ -371,6 +371,8 @@ void fake_qemu_release_faults(FakeQemu *fq)
             range.start = (uintptr_t)region->mem;
             range.len = region->size;
             ioctl(fq->uffd, UFFDIO_UNREGISTER, &range);
+            /* who faults meanwhile is left behind by that */
+            ioctl(fq->uffd, UFFDIO_WAKE, &range);
         }
     }
 }

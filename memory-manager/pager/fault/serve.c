@@ -102,6 +102,16 @@ static void filled(MmFault *f, MmRegion *region, uint64_t page,
     }
 }
 
+/*
+ * Nothing is registered there any more.  Whoever waits for it all the same
+ * (UFFDIO_UNREGISTER may leave somebody behind) has to look again.
+ */
+static void fault_anew(MmFault *f, uint64_t addr)
+{
+    mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
+    mm_waiters_remove(&f->waiters, addr, MM_PAGE_SIZE, mm_fault_latency, f);
+}
+
 unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
                         const uint64_t *entries, const void *src,
                         unsigned nr, MmWaitReason *reason)
@@ -139,8 +149,11 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
             nr = placed + 1;
             continue;
         }
-        if (res == MM_UFFD_GONE || res == MM_UFFD_HOLE || res == MM_UFFD_BAD) {
-            /* unmapped under us: whoever waited is gone as well */
+        if (res == MM_UFFD_GONE) {
+            fault_anew(f, addr);
+            break;
+        }
+        if (res == MM_UFFD_HOLE || res == MM_UFFD_BAD) {
             *reason = MM_WAIT_LOST;
             break;
         }
@@ -367,7 +380,8 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
     if (res == MM_UFFD_BUSY) {
         return MM_WAIT_BUSY;
     }
-    if (res == MM_UFFD_EXISTS) {
+    if (res == MM_UFFD_EXISTS || res == MM_UFFD_GONE) {
+        /* mapped already, or unregistered: it has to look again */
         mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
     }
     MM_STAT_ADD(f->vm, fault_minor, 1);
