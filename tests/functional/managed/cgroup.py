@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 BYTES_FILE = "blkio.throttle.io_service_bytes"
+UNLIMITED_BPS = 1 << 50
 
 
 def available(controllers):
@@ -49,10 +50,21 @@ class Cgroups:
 
     def set_read_iops(self, path, count):
         """Reads per second of the disk that a file lies on."""
+        self._throttle(path, "read_iops", count)
+
+    def count_disk(self, path):
+        """Have disk() count the disk that a file lies on.
+
+        Since Linux 6.10 nothing is counted on a disk that has never had a
+        limit since the host has booted.
+        """
+        self._throttle(path, "write_bps", UNLIMITED_BPS)
+
+    def _throttle(self, path, what, value):
         device = os.stat(path).st_dev
-        throttle = self.folders["blkio"] / "blkio.throttle.read_iops_device"
+        throttle = self.folders["blkio"] / f"blkio.throttle.{what}_device"
         throttle.write_text(
-            f"{os.major(device)}:{os.minor(device)} {count}", "ascii")
+            f"{os.major(device)}:{os.minor(device)} {value}", "ascii")
 
     def shmem(self):
         """Bytes of shared memory that are charged."""
