@@ -15,6 +15,7 @@ all files are gone afterwards; what had to be removed by force is an error.
 The modules, from the bottom up:
 
     environment  where programs are, what the host can do
+    reachable    the build for users that cannot reach it
     sandbox      temporary folders and child processes of one test
     upstream     QEMU's own Python packages
     guest        the serial line to the agent in the guest

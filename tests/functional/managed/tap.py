@@ -13,6 +13,8 @@ import sys
 import time
 import unittest
 
+from . import reachable
+
 
 class TapResult(unittest.TestResult):
     """Prints one TAP line per test, and what went wrong as comments."""
@@ -70,6 +72,7 @@ def _is_wanted(test):
 
 def main():
     """Run the tests of the calling script; arguments select by name."""
+    reachable.make_reachable()
     suite = unittest.defaultTestLoader.loadTestsFromModule(
         sys.modules["__main__"])
     tests = [test for case in suite for test in case if _is_wanted(test)]
