@@ -60,12 +60,13 @@ static bool finished(Reader *r, int round, int timeout_ms)
     return true;
 }
 
-static void spin(int times)
+/* Somewhere between nothing and all of the reader's pages. */
+static void wait_up_to_us(int us)
 {
-    volatile int left = times;
+    int64_t end = now_ns() + rand() % (us * 1000);
 
-    while (left) {
-        left--;
+    while (now_ns() < end) {
+        continue;
     }
 }
 
@@ -88,7 +89,7 @@ int main(void)
                       UFFDIO_REGISTER_MODE_MISSING |
                       UFFDIO_REGISTER_MODE_MINOR);
         atomic_store(&r.round, round);
-        spin(rand() % 3000);
+        wait_up_to_us(20);
         SYS(ioctl(uffd, UFFDIO_UNREGISTER, &range));
         if (!finished(&r, round, STRANDED_MS)) {
             stranded++;
