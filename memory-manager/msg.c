@@ -135,9 +135,9 @@ bool mm_msg_check(const MmMsg *msg)
     return msg->hdr.len == rule->len && check_texts(msg);
 }
 
-int mm_msg_send(int sock, MmMsgType type, uint64_t seq,
-                const void *payload, size_t len,
-                const int *fds, int nr_fds)
+static int send_with(int sock, MmMsgType type, uint64_t seq,
+                     const void *payload, size_t len,
+                     const int *fds, int nr_fds, int flags)
 {
     MmMsgHeader hdr = { .type = type, .len = len, .seq = seq };
     struct iovec iov[2] = {
@@ -162,8 +162,20 @@ int mm_msg_send(int sock, MmMsgType type, uint64_t seq,
         cmsg->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));
         memcpy(CMSG_DATA(cmsg), fds, nr_fds * sizeof(int));
     }
-    ret = TEMP_FAILURE_RETRY(sendmsg(sock, &mh, MSG_NOSIGNAL));
+    ret = TEMP_FAILURE_RETRY(sendmsg(sock, &mh, MSG_NOSIGNAL | flags));
     return ret < 0 ? -errno : 0;
+}
+
+int mm_msg_send(int sock, MmMsgType type, uint64_t seq,
+                const void *payload, size_t len,
+                const int *fds, int nr_fds)
+{
+    return send_with(sock, type, seq, payload, len, fds, nr_fds, 0);
+}
+
+int mm_msg_try_send(int sock, MmMsgType type, const void *payload, size_t len)
+{
+    return send_with(sock, type, 0, payload, len, NULL, 0, MSG_DONTWAIT);
 }
 
 int mm_msg_send_error(int sock, uint64_t seq, int err, const char *text)

@@ -44,6 +44,13 @@ int mm_msg_send(int sock, MmMsgType type, uint64_t seq,
                 const int *fds, int nr_fds);
 
 /**
+ * mm_msg_try_send: send what nobody has asked for, without waiting
+ *
+ * Returns 0 or -errno; -EAGAIN: the peer does not read.
+ */
+int mm_msg_try_send(int sock, MmMsgType type, const void *payload, size_t len);
+
+/**
  * mm_msg_send_error: answer a request with MM_MSG_ERROR
  *
  * @sock: SOCK_SEQPACKET socket

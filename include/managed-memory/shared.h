@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 1
+#define MM_LAYOUT_VERSION 2
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {
@@ -39,7 +39,8 @@ typedef struct MmState {
     char name[MM_NAME_LEN];
     uint64_t limit;             /* resident limit in bytes; survives pagers */
     uint64_t default_limit;     /* the manager's, for regions without one */
-    uint32_t limit_set;         /* 1: set by an operator, not by regions */
+    uint64_t operator_limit;    /* what an operator has said, in bytes */
+    uint32_t limit_set;         /* 1: that counts, and not what regions say */
     uint32_t pad;
     uint64_t epoch;             /* counts the pagers that have served */
     MmStats stats;
@@ -57,6 +58,8 @@ typedef struct MmMapHeader {
     uint64_t checksums_offset;  /* uint32_t checksums[nr_pages] */
     uint64_t total_size;        /* of the memfd */
     uint64_t limit;             /* the region's share of the VM's limit */
+    uint32_t on_top;            /* 1: on top of what the operator has said */
+    uint32_t pad;
     char idstr[MM_IDSTR_LEN];
 } MmMapHeader;
 

@@ -41,7 +41,7 @@ uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want)
     if (resident < limit) {
         return MIN(want, limit - resident);
     }
-    if (qatomic_read(&l->stuck) &&
+    if ((qatomic_read(&l->stuck) || qatomic_read(&l->blind)) &&
         resident - limit < qatomic_read(&l->reserve)) {
         return 1;
     }

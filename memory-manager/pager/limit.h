@@ -12,7 +12,8 @@
  *
  * The reserve is drawn on only while there is nothing to evict (all is mapped
  * for DMA, or the tiers are full): a guest that would stand still for ever is
- * worth a pressure event and a little memory.
+ * worth a pressure event and a little memory.  So is, without an event, one
+ * whose new pager has not looked at all pages yet.
  *
  * While it is DMA that holds the pages, the device may itself wait for one
  * more before it lets go, so there is no last page: beyond the reserve, pages
@@ -35,6 +36,8 @@ typedef struct MmLimit {
     uint64_t high;
     uint64_t low;
     uint64_t reserve;           /* pages beyond the limit */
+    /* not all pages are known yet, so reclaim may find none; fault thread */
+    bool blind;
     /* reclaim finds nothing to evict; reclaim thread */
     bool stuck;
     /* ... and it is DMA that holds the pages */

@@ -242,16 +242,90 @@ MmRegion *mm_region_resume(MmVM *vm, const MmMsgRegion *msg, const int *fds,
     return region;
 }
 
+/*
+ * Pages from *@page on whose entries may be other than 0, up to *@end: the map
+ * of a large and mostly untouched region is itself mostly holes, and reading
+ * them would fill them.
+ */
+static bool next_entries(const MmRegion *region, uint64_t *page, uint64_t *end)
+{
+    off_t start = MM_MAP_HEADER_SIZE;
+    off_t data = lseek(region->map_fd, start + *page * sizeof(uint64_t),
+                       SEEK_DATA);
+    off_t hole;
+
+    if (data < 0) {
+        return false;
+    }
+    hole = lseek(region->map_fd, data, SEEK_HOLE);
+    *page = MAX(data - start, 0) / sizeof(uint64_t);
+    *end = MIN((hole - start) / sizeof(uint64_t), region->nr_pages);
+    return *page < region->nr_pages;
+}
+
+/* Does the entry name a place in a tier? */
+static bool names_place(uint64_t entry)
+{
+    switch (mm_entry_state(entry)) {
+    case MM_PAGE_SWAPPED:
+    case MM_PAGE_FILLING:
+    case MM_PAGE_DROPPING:
+        return mm_entry_tier(entry) >= MM_TIER_FIRST;
+    default:
+        return false;
+    }
+}
+
+static bool claim_place(MmVM *vm, uint64_t entry)
+{
+    MmTier *tier = mm_vm_tier(vm, mm_entry_tier(entry));
+
+    return tier && tier->ops->claim(tier, mm_entry_place(entry));
+}
+
+static void free_place(MmVM *vm, uint64_t entry)
+{
+    MmTier *tier = mm_vm_tier(vm, mm_entry_tier(entry));
+
+    tier->ops->free(tier, mm_entry_place(entry), 1);
+}
+
+void mm_region_claim_places(MmVM *vm, MmRegion *region)
+{
+    uint64_t page = 0, end;
+
+    while (next_entries(region, &page, &end)) {
+        for (; page < end; page++) {
+            uint64_t entry = region->map.entries[page];
+
+            if (names_place(entry) && !claim_place(vm, entry)) {
+                /*
+                 * The map cannot say so unless it has been damaged.  Unless
+                 * the page is present, the scan finds it lost.
+                 */
+                entry = mm_entry_at(entry, MM_TIER_NONE, 0);
+                region->map.entries[page] =
+                    mm_entry_with_state(entry, MM_PAGE_RESIDENT);
+            }
+        }
+    }
+}
+
 static void free_places(MmVM *vm, MmRegion *region)
 {
-    uint64_t page;
+    uint64_t chunks = DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES);
+    bool counted = find_first_zero_bit(region->reconciled, chunks) == chunks;
+    uint64_t left = region->map.count[MM_CLASS_SWAPPED];
+    uint64_t page = 0, end;
 
-    for (page = 0; page < region->nr_pages; page++) {
-        uint64_t entry = mm_map_get(&region->map, page);
-        MmTier *tier = mm_vm_tier(vm, mm_entry_tier(entry));
+    while ((left || !counted) && next_entries(region, &page, &end)) {
+        for (; page < end; page++) {
+            uint64_t entry = mm_map_get(&region->map, page);
 
-        if (tier && mm_region_reconciled(region, page)) {
-            tier->ops->free(tier, mm_entry_place(entry), 1);
+            if (names_place(entry)) {
+                free_place(vm, entry);
+                left--;
+            }
         }
     }
 }
@@ -301,37 +375,29 @@ uint64_t mm_region_present(const MmRegion *region, uint64_t page, uint64_t nr)
     return data / MM_PAGE_SIZE;
 }
 
-static uint64_t present_end(const MmRegion *region, uint64_t page, uint64_t nr)
-{
-    off_t hole = lseek(region->ram_fd, page * MM_PAGE_SIZE, SEEK_HOLE);
-
-    if (hole < 0 || hole / MM_PAGE_SIZE > page + nr) {
-        return page + nr;
-    }
-    return hole / MM_PAGE_SIZE;
-}
-
 static void reconcile_page(MmVM *vm, MmRegion *region, uint64_t page,
                            bool present)
 {
-    bool was_lost = mm_entry_state(mm_map_get(&region->map, page)) ==
-                    MM_PAGE_LOST;
+    uint64_t former = mm_map_get(&region->map, page);
     uint64_t entry = mm_map_reconcile(&region->map, page, present);
-    unsigned tier_nr = mm_entry_tier(entry);
-    MmTier *tier = mm_vm_tier(vm, tier_nr);
-    bool ok = tier ? tier->ops->claim(tier, mm_entry_place(entry))
-                   : tier_nr < MM_TIER_FIRST;
 
-    if (!ok) {
-        /* the map cannot say so unless it has been damaged */
-        mm_map_move(&region->map, page, entry,
-                    mm_entry_at(mm_entry_with_state(entry, MM_PAGE_LOST),
-                                MM_TIER_NONE, 0));
+    if (present && names_place(former)) {
+        free_place(vm, former);
     }
-    if (!was_lost &&
-        mm_entry_state(mm_map_get(&region->map, page)) == MM_PAGE_LOST) {
+    if (mm_entry_state(entry) == MM_PAGE_LOST &&
+        mm_entry_state(former) != MM_PAGE_LOST) {
         mm_vm_page_lost(vm, region, page);
     }
+}
+
+/* Nothing there, and nothing known of it: the rule, in a large region. */
+static bool chunk_untouched(const MmRegion *region, uint64_t page,
+                            uint64_t end)
+{
+    uint64_t entry = page, entries_end;
+
+    return mm_region_present(region, page, end - page) == end &&
+           (!next_entries(region, &entry, &entries_end) || entry >= end);
 }
 
 void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk)
@@ -342,16 +408,22 @@ void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk)
     if (mm_region_reconciled(region, page)) {
         return;
     }
+    if (chunk_untouched(region, page, end)) {
+        qatomic_add(&region->map.count[MM_CLASS_NEVER], end - page);
+        page = end;
+    }
+    /*
+     * Page by page where there are any: SEEK_HOLE would walk over all that is
+     * present behind the chunk as well, and so for each chunk.
+     */
     while (page < end) {
         uint64_t data = mm_region_present(region, page, end - page);
-        uint64_t hole = data < end ? present_end(region, data, end - data)
-                                   : end;
 
         for (; page < data; page++) {
             reconcile_page(vm, region, page, false);
         }
-        for (; page < hole; page++) {
-            reconcile_page(vm, region, page, true);
+        if (page < end) {
+            reconcile_page(vm, region, page++, true);
         }
     }
     /* release: whoever sees the bit sees the entries */

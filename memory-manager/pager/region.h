@@ -30,10 +30,18 @@ MmRegion *mm_region_resume(MmVM *vm, const MmMsgRegion *msg, const int *fds,
 void mm_region_free(MmVM *vm, MmRegion *region);
 
 /**
+ * mm_region_claim_places: all places that the map of a former pager names
+ *
+ * Of each region, before anything is reconciled: from then on places may be
+ * allocated.  Some belong to pages that turn out to be present; they are freed
+ * when that is known.  Fault thread, or before there is one.
+ */
+void mm_region_claim_places(MmVM *vm, MmRegion *region);
+
+/**
  * mm_region_reconcile_chunk: make the map of one chunk agree with the memfd
  *
- * Fault thread.  Claims the places that swapped pages lie at; a page whose
- * place cannot be is lost.  Does nothing if the chunk is reconciled already.
+ * Fault thread.  Does nothing if the chunk is reconciled already.
  */
 void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk);
 

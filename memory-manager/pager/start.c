@@ -355,23 +355,9 @@ static bool open_tier(Start *s, unsigned i, Error **errp)
     return vm->tiers[i] != NULL;
 }
 
-/* Limits that follow the regions are derived anew: one may not have come. */
 static void resume_limit(MmVM *vm)
 {
-    int i;
-
-    if (!vm->state->limit_set) {
-        qatomic_set(&vm->total_size, 0);
-        vm->state->limit = vm->state->default_limit;
-        for (i = 0; i < MM_MAX_REGIONS; i++) {
-            MmRegion *region = vm->regions[i];
-
-            if (region) {
-                vm->state->limit = mm_control_region_limit(vm, region, true);
-                qatomic_add(&vm->total_size, region->size);
-            }
-        }
-    }
+    vm->state->limit = mm_control_limit(vm);
     mm_limit_set(&vm->limit, vm->state->limit == MM_LIMIT_NONE
                  ? UINT64_MAX : vm->state->limit / MM_PAGE_SIZE);
 }

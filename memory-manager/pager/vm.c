@@ -122,7 +122,7 @@ void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page)
                 region->idstr, offset);
 }
 
-bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event)
+bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event, bool *again)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&vm->events_lock);
     MmPendingEvent *first = NULL;
@@ -137,6 +137,7 @@ bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event)
     }
     if (first) {
         first->pending = false;
+        *again = first->again;
         *event = first->event;
     }
     return first;
@@ -149,10 +150,10 @@ void mm_vm_put_back_event(MmVM *vm, const MmMsgEvent *event)
 
     if (!slot->pending) {
         slot->pending = true;
+        slot->again = true;
         slot->seq = 0;
         slot->event = *event;
     }
-    mm_wake(vm->control_wake_fd);
 }
 
 void mm_wake(int eventfd)

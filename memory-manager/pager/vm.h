@@ -69,6 +69,7 @@ typedef struct MmRegion {
 /* Something the control thread has to tell QEMU. */
 typedef struct MmPendingEvent {
     bool pending;
+    bool again;                 /* QEMU does not read; others know it */
     uint64_t seq;               /* the lowest is sent first */
     MmMsgEvent event;
 } MmPendingEvent;
@@ -102,6 +103,7 @@ typedef struct MmVM {
 
     /* control thread */
     bool limit_lifted;          /* by a detach in progress */
+    MmRegion *pending[MM_MAX_REGIONS]; /* added, QEMU has not mapped them */
 
     /* set once by the control thread, before there is a region */
     int uffd;
@@ -120,6 +122,7 @@ typedef struct MmVM {
     uint64_t total_size;        /* bytes of all regions */
     MmLimit limit;
     bool serving;
+    bool places_known;          /* all that are in use have been claimed */
     bool scan_done;             /* every region is reconciled */
     bool reclaim_rests;         /* everything comes in, nothing goes out */
     bool reclaim_resting;       /* and no page is on its way out any more */
@@ -173,11 +176,15 @@ bool mm_vm_io_failing(MmVM *vm, unsigned what, bool failing);
 /** mm_vm_page_lost: count a page whose content is gone, and say so. */
 void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page);
 
-/** mm_vm_take_event: next event to send, the oldest; control thread. */
-bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event);
+/**
+ * mm_vm_take_event: next event to send, the oldest; control thread
+ *
+ * @again: whether it has been put back before
+ */
+bool mm_vm_take_event(MmVM *vm, MmMsgEvent *event, bool *again);
 
 /**
- * mm_vm_put_back_event: an event could not be sent; control thread
+ * mm_vm_put_back_event: QEMU has not taken an event; control thread
  *
  * It comes first again, unless there is a newer one of its kind.
  */

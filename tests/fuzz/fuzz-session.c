@@ -216,7 +216,7 @@ static uint32_t some_region(FuzzInput *in)
 /* What QEMU does before REGION_READY; returns the address. */
 static uint64_t map_region(Session *s, uint32_t id)
 {
-    MmRegion *region = id < MM_MAX_REGIONS ? s->c->pending[id] : NULL;
+    MmRegion *region = id < MM_MAX_REGIONS ? vm->pending[id] : NULL;
     struct uffdio_register reg = {
         .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
     };
@@ -476,7 +476,7 @@ static void remove_all(Session *s)
     int i;
 
     for (i = 0; i < MM_MAX_REGIONS; i++) {
-        MmRegion *pending = s->c->pending[i], *region = vm->regions[i];
+        MmRegion *pending = vm->pending[i], *region = vm->regions[i];
 
         size += (pending ? pending->size : 0) + (region ? region->size : 0);
         if (pending) {

@@ -88,6 +88,30 @@ static void test_evict(void)
     rig_finish(rig);
 }
 
+/* A page that is gone, though nobody has moved it, is not one of zeroes. */
+static void test_hole(void)
+{
+    Rig *rig = new_rig();
+    FakeRegion *region = rig->fq->regions[0];
+    const uint64_t all = 1 * GiB;
+    MmMsgQueryReply q = {};
+    int page;
+
+    expect(rig, fake_manager_set_limit(rig->fm, MM_LIMIT_NONE),
+           "SET_LIMIT failed");
+    command(rig, MM_MSG_SWAP_IN, NULL);
+    rig->fq->may_lose = true;
+    for (page = 0; rig_ok(rig) && page < 10; page++) {
+        g_assert(fallocate(region->fds[MM_REGION_FD_RAM],
+                           FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           page * STAMP_PAGE_SIZE, STAMP_PAGE_SIZE) == 0);
+    }
+    command(rig, MM_MSG_EVICT, &all);
+    fake_manager_query(rig->fm, &q);
+    expect(rig, q.stats.pages_lost == 10, "holes were taken for zero pages");
+    rig_finish(rig);
+}
+
 /* All comes in, under load, and stays in. */
 static void swap_in(Rig *rig)
 {
@@ -319,6 +343,7 @@ static void test_hotplug(void)
 void torture_add_commands(void)
 {
     g_test_add_func("/torture/commands/evict", test_evict);
+    g_test_add_func("/torture/commands/hole", test_hole);
     g_test_add_func("/torture/commands/swap-in", test_swap_in);
     g_test_add_func("/torture/commands/swap-in-no-room", test_swap_in_no_room);
     g_test_add_func("/torture/commands/detach", test_detach);

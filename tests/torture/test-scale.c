@@ -15,6 +15,8 @@
 
 #define NR_THREADS 64
 #define NR_VMS 256
+/* Of a region of which few pages are touched. */
+#define LIMIT (64 * MiB)
 
 /* Of the pager's private memory, in KiB; the guest's memory is not mapped. */
 static unsigned long pager_rss_kib(pid_t pid)
@@ -139,13 +141,13 @@ static void sparse_worker(Worker *w)
     }
 }
 
-static FakeRegion *add_big_region(Rig *rig, uint64_t size)
+static FakeRegion *add_big_region(Rig *rig, uint64_t size, uint64_t limit)
 {
     FakeRegion *region = NULL;
     Error *err = NULL;
 
     if (rig_ok(rig)) {
-        region = fake_qemu_add_region(rig->fq, size, 64 * MiB, &err);
+        region = fake_qemu_add_region(rig->fq, size, limit, &err);
     }
     if (region) {
         fake_region_expect_stamps(rig->fq, region);
@@ -173,12 +175,12 @@ static int64_t touch_and_kill(Rig *rig, FakeRegion *region, uint64_t step)
 }
 
 /* Attach, touch, kill, look again: with the times that this takes. */
-static void run_size(uint64_t size, uint64_t step)
+static void run_size(uint64_t size, uint64_t step, uint64_t limit)
 {
     const RigConfig config = { .pager = { .overcommit = true } };
     Rig *rig = rig_new(&config, torture_seed());
     int64_t start = torture_now_us();
-    FakeRegion *region = add_big_region(rig, size);
+    FakeRegion *region = add_big_region(rig, size, limit);
     int64_t attach = torture_now_us() - start;
     int64_t again = region ? touch_and_kill(rig, region, step) : 0;
 
@@ -196,14 +198,21 @@ static void run_size(uint64_t size, uint64_t step)
 
 static void test_sizes(void)
 {
-    run_size(1 * GiB, 64 * KiB);
-    run_size(4 * GiB, 256 * KiB);
-    run_size(16 * GiB, 1 * MiB);
+    run_size(1 * GiB, 64 * KiB, LIMIT);
+    run_size(4 * GiB, 256 * KiB, LIMIT);
+    run_size(16 * GiB, 1 * MiB, LIMIT);
+}
+
+/* All of it is there, so that each page has to be looked at after a kill. */
+static void test_dense(void)
+{
+    run_size(256 * MiB, 4 * KiB, MM_LIMIT_NONE);
+    run_size(torture_seconds(1, 4) * GiB, 4 * KiB, MM_LIMIT_NONE);
 }
 
 static void test_sparse_tib(void)
 {
-    run_size(1 * TiB, 1 * GiB);
+    run_size(1 * TiB, 1 * GiB, LIMIT);
 }
 
 void torture_add_scale(void)
@@ -211,5 +220,6 @@ void torture_add_scale(void)
     g_test_add_func("/torture/scale/threads", test_threads);
     g_test_add_func("/torture/scale/attachments", test_attachments);
     g_test_add_func("/torture/scale/sizes", test_sizes);
+    g_test_add_func("/torture/scale/dense", test_dense);
     g_test_add_func("/torture/scale/sparse-tib", test_sparse_tib);
 }

@@ -368,22 +368,45 @@ static void give_up(Rig *rig)
     mm_msg_clear(&reply);
 }
 
-static void test_give_up(void)
+static void read_and_give_up(Rig *rig, const char *why)
 {
     struct sigaction act = { .sa_handler = sigbus_handler }, old;
-    Rig *rig = new_rig(NULL);
-    TierDamage *damage = rig_ok(rig) ? tier_damage_new(rig->fq, rig->seed)
-                                     : NULL;
 
     sigaction(SIGBUS, &act, &old);
     rig->fq->may_lose = true;
     load_start_fn(rig->load, "poisoned", poisoned_reader, 1);
-    expect_event(rig, MM_EVENT_IO_ERROR, "the content is wrong");
+    expect_event(rig, MM_EVENT_IO_ERROR, why);
     load_watch(rig->load, 200);
     give_up(rig);
-    tier_damage_free(damage);
     load_stop(rig->load);
     sigaction(SIGBUS, &old, NULL);
+}
+
+static void test_give_up(void)
+{
+    Rig *rig = new_rig(NULL);
+    TierDamage *damage = rig_ok(rig) ? tier_damage_new(rig->fq, rig->seed)
+                                     : NULL;
+
+    read_and_give_up(rig, "the content is wrong");
+    tier_damage_free(damage);
+    rig_finish(rig);
+}
+
+/* A read that does not come back need not be waited for. */
+static void test_give_up_hung(void)
+{
+    const RigConfig config = {
+        .pager = { .binary = torture_test_pager(), .no_uring = true },
+        .stamped_mib = { 16 },
+        .limit_percent = 25,
+        .stuck_ms = 60000,
+    };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    rig_populate(rig);
+    arm(rig, "tier-load:delay=30000:1");
+    read_and_give_up(rig, "a read hangs");
     rig_finish(rig);
 }
 
@@ -399,4 +422,5 @@ void torture_add_tier_errors(void)
     g_test_add_func("/torture/tier-errors/repair", test_repair);
     g_test_add_func("/torture/tier-errors/misplaced", test_misplaced);
     g_test_add_func("/torture/tier-errors/give-up", test_give_up);
+    g_test_add_func("/torture/tier-errors/give-up-hung", test_give_up_hung);
 }

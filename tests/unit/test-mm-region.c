@@ -282,6 +282,7 @@ static void scan(MmRegion *region)
 {
     uint64_t chunk;
 
+    mm_region_claim_places(vm, region);
     for (chunk = 0; chunk * MM_CHUNK_PAGES < region->nr_pages; chunk++) {
         mm_region_reconcile_chunk(vm, region, chunk);
         mm_region_reconcile_chunk(vm, region, chunk);
@@ -344,8 +345,7 @@ static void forget_places(MmRegion *region)
             tier->ops->free(tier, mm_entry_place(entry), 1);
         }
     }
-    bitmap_zero(region->reconciled,
-                DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES));
+    region->map.count[MM_CLASS_SWAPPED] = 0;
 }
 
 static MmRegion *resume(MmRegion *region)
@@ -371,6 +371,7 @@ static void test_resume(void)
     MmRegion *region = vm_rig_add(vm, 5, NR_PAGES);
     uint64_t content[MM_PAGE_SIZE / sizeof(uint64_t)];
     MmMsgEvent event;
+    bool again;
     int i;
 
     leave_states(region);
@@ -386,7 +387,7 @@ static void test_resume(void)
     }
     vm_rig_check(vm);
     g_assert_cmpuint(vm_rig_used(vm), ==, 3);
-    g_assert_true(mm_vm_take_event(vm, &event));
+    g_assert_true(mm_vm_take_event(vm, &event, &again));
     g_assert_cmpuint(event.kind, ==, MM_EVENT_PAGE_LOST);
     g_assert_cmpuint(event.arg, ==, 609 * MM_PAGE_SIZE);
     g_assert_cmpuint(vm->state->stats.pages_lost, ==, 1);
@@ -403,7 +404,7 @@ static void test_resume(void)
     g_assert_cmpuint(content[0], ==, 621);
     vm_rig_remove(vm, region);
     g_assert_cmpuint(vm_rig_used(vm), ==, 0);
-    mm_vm_take_event(vm, &event);
+    mm_vm_take_event(vm, &event, &again);
 }
 
 /* A map that names a place twice, or one that cannot be, has lost a page. */
@@ -412,6 +413,7 @@ static void test_impossible_places(void)
     MmRegion *region = vm_rig_add(vm, 5, NR_PAGES);
     uint64_t entry;
     MmMsgEvent event;
+    bool again;
 
     vm->state->stats.pages_lost = 0;
     vm_rig_populate(region, 0, 4);
@@ -423,6 +425,8 @@ static void test_impossible_places(void)
     region->map.entries[2] = mm_entry_at(entry, MM_TIER_FIRST, MM_PLACE_MAX);
     region->map.entries[3] = mm_entry_at(entry, MM_TIER_FIRST + 1, 7);
     memset(region->map.count, 0, sizeof(region->map.count));
+    bitmap_zero(region->reconciled,
+                DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES));
     vm->total_resident = 0;
     scan(region);
     g_assert_cmpint(vm_rig_state(region, 0), ==, MM_PAGE_SWAPPED);
@@ -434,7 +438,7 @@ static void test_impossible_places(void)
     g_assert_cmpuint(vm_rig_used(vm), ==, 1);
     vm_rig_remove(vm, region);
     g_assert_cmpuint(vm_rig_used(vm), ==, 0);
-    mm_vm_take_event(vm, &event);
+    mm_vm_take_event(vm, &event, &again);
 }
 
 static void post_event(MmEventKind kind, uint64_t arg)
@@ -445,8 +449,9 @@ static void post_event(MmEventKind kind, uint64_t arg)
 static void assert_event(MmEventKind kind, uint64_t arg)
 {
     MmMsgEvent event;
+    bool again;
 
-    g_assert_true(mm_vm_take_event(vm, &event));
+    g_assert_true(mm_vm_take_event(vm, &event, &again));
     g_assert_cmpuint(event.kind, ==, kind);
     g_assert_cmpuint(event.arg, ==, arg);
 }
@@ -455,8 +460,9 @@ static void assert_event(MmEventKind kind, uint64_t arg)
 static void test_events(void)
 {
     MmMsgEvent event;
+    bool again;
 
-    g_assert_false(mm_vm_take_event(vm, &event));
+    g_assert_false(mm_vm_take_event(vm, &event, &again));
     post_event(MM_EVENT_IO_ERROR, 1);
     post_event(MM_EVENT_IO_RECOVERED, 2);
     post_event(MM_EVENT_PRESSURE_OVER, 3);
@@ -466,18 +472,22 @@ static void test_events(void)
     assert_event(MM_EVENT_PRESSURE_OVER, 3);
     assert_event(MM_EVENT_PRESSURE, 4);
     assert_event(MM_EVENT_IO_ERROR, 5);
-    g_assert_false(mm_vm_take_event(vm, &event));
+    g_assert_false(mm_vm_take_event(vm, &event, &again));
     /* one that could not be sent comes first, but not after a newer one */
     post_event(MM_EVENT_IO_ERROR, 6);
-    g_assert_true(mm_vm_take_event(vm, &event));
+    g_assert_true(mm_vm_take_event(vm, &event, &again));
     post_event(MM_EVENT_IO_RECOVERED, 7);
+    g_assert_false(again);
+    mm_vm_put_back_event(vm, &event);
+    g_assert_true(mm_vm_take_event(vm, &event, &again));
+    g_assert_true(again);
     mm_vm_put_back_event(vm, &event);
     assert_event(MM_EVENT_IO_ERROR, 6);
     assert_event(MM_EVENT_IO_RECOVERED, 7);
     post_event(MM_EVENT_IO_ERROR, 8);
     mm_vm_put_back_event(vm, &event);
     assert_event(MM_EVENT_IO_ERROR, 8);
-    g_assert_false(mm_vm_take_event(vm, &event));
+    g_assert_false(mm_vm_take_event(vm, &event, &again));
 }
 
 /* While anything at a tier fails, nothing has recovered. */
@@ -489,65 +499,106 @@ static void test_io_failing(void)
     g_assert_true(mm_vm_io_failing(vm, MM_IO_WRITE, false));
 }
 
-#define GIB (1ULL << 30)
+#define MIB (1ULL << 20)
+#define NO_LIMIT MM_LIMIT_NONE
 
-/* A region comes or goes: returns the limit that follows, and sets it. */
-static uint64_t region_limit(uint64_t size, uint64_t limit, bool comes)
+/* A region comes; returns the VM's limit then. */
+static uint64_t plug(uint32_t id, uint64_t size, uint64_t limit)
 {
-    const MmRegion region = { .size = size, .limit = limit };
+    const MmMsgRegion msg = {
+        .id = id, .page_size = MM_PAGE_SIZE, .size = size, .limit = limit,
+        .idstr = "plugged",
+    };
 
-    if (comes) {
-        vm->state->limit = mm_control_region_limit(vm, &region, true);
-        vm->total_size += size;
-    } else {
-        vm->state->limit = mm_control_region_limit(vm, &region, false);
-        vm->total_size -= size;
-    }
+    g_assert_true(mm_control_region_comes(vm, mm_region_new(vm, &msg,
+                                                            &error_abort),
+                                          &error_abort));
+    g_assert_cmpuint(vm->state->limit, ==, mm_control_limit(vm));
     return vm->state->limit;
 }
 
-static void start_limits(uint64_t limit, bool operator_has_set_it)
+static uint64_t unplug(uint32_t id)
 {
-    vm->total_size = 0;
-    vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
-    vm->state->limit_set = false;
-    region_limit(4 * GIB, MM_LIMIT_NONE, true);
-    g_assert_cmpuint(vm->state->limit, ==, MM_LIMIT_NONE);
-    if (operator_has_set_it) {
-        vm->state->limit = limit;
-        vm->state->limit_set = true;
-    }
+    MmRegion *region = vm->pending[id];
+
+    vm->pending[id] = NULL;
+    mm_control_region_gone(vm, region);
+    mm_region_free(vm, region);
+    g_assert_cmpuint(vm->state->limit, ==, mm_control_limit(vm));
+    return vm->state->limit;
 }
 
-/* Memory comes and goes: no limit becomes one that no guest can live with. */
-static void test_limit_follows(void)
+static void start_limits(uint64_t manager)
 {
-    /* nobody names one */
-    start_limits(0, false);
-    g_assert_cmpuint(region_limit(GIB, MM_LIMIT_NONE, true), ==,
-                     MM_LIMIT_NONE);
-    g_assert_cmpuint(region_limit(GIB, MM_LIMIT_NONE, false), ==,
-                     MM_LIMIT_NONE);
-    /* a region names one */
-    g_assert_cmpuint(region_limit(2 * GIB, GIB, true), ==, 5 * GIB);
-    g_assert_cmpuint(region_limit(3 * GIB, MM_LIMIT_NONE, true), ==, 8 * GIB);
-    g_assert_cmpuint(region_limit(2 * GIB, GIB, false), ==, 7 * GIB);
-    /* an operator's word stands */
-    start_limits(GIB, true);
-    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, true), ==, GIB);
-    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, false), ==, GIB);
-    /* but for those that name one; what stays keeps its share */
-    g_assert_cmpuint(region_limit(4 * GIB, GIB, true), ==, 2 * GIB);
-    vm->state->limit = GIB;
-    g_assert_cmpuint(region_limit(4 * GIB, GIB, false), ==, GIB / 2);
-    start_limits(MM_LIMIT_NONE, true);
-    g_assert_cmpuint(region_limit(4 * GIB, MM_LIMIT_NONE, true), ==,
-                     MM_LIMIT_NONE);
-    start_limits(MM_LIMIT_NONE - GIB, true);
-    g_assert_cmpuint(region_limit(4 * GIB, 2 * GIB, true), ==, MM_LIMIT_NONE);
-    vm->total_size = 0;
-    vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
-    vm->state->limit_set = false;
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (vm->pending[i]) {
+            unplug(i);
+        }
+    }
+    g_assert_cmpuint(vm->total_size, ==, 0);
+    vm->state->limit_set = 0;
+    vm->state->limit = vm->state->default_limit = manager;
+}
+
+static void operator_says(uint64_t limit)
+{
+    g_assert_true(mm_control_set_limit(vm, limit, &error_abort));
+    g_assert_cmpuint(mm_control_limit(vm), ==, limit);
+}
+
+/* Without an operator: what the regions say, or the manager's default. */
+static void test_limit_of_regions(void)
+{
+    start_limits(NO_LIMIT);
+    g_assert_cmpuint(plug(0, 400 * MIB, NO_LIMIT), ==, NO_LIMIT);
+    g_assert_cmpuint(plug(1, 100 * MIB, NO_LIMIT), ==, NO_LIMIT);
+    g_assert_cmpuint(unplug(1), ==, NO_LIMIT);
+    g_assert_cmpuint(plug(1, 200 * MIB, 100 * MIB), ==, 500 * MIB);
+    g_assert_cmpuint(plug(2, 300 * MIB, NO_LIMIT), ==, 800 * MIB);
+    g_assert_cmpuint(unplug(0), ==, 400 * MIB);
+    g_assert_cmpuint(unplug(1), ==, NO_LIMIT);
+    start_limits(50 * MIB);
+    g_assert_cmpuint(plug(0, 400 * MIB, NO_LIMIT), ==, 50 * MIB);
+    /* a sum that happens to be the default is a sum all the same */
+    start_limits(32 * MIB);
+    g_assert_cmpuint(plug(0, 128 * MIB, 32 * MIB), ==, 32 * MIB);
+    g_assert_cmpuint(plug(1, 128 * MIB, 32 * MIB), ==, 64 * MIB);
+    g_assert_cmpuint(unplug(1), ==, 32 * MIB);
+    g_assert_cmpuint(plug(1, 64 * MIB, NO_LIMIT), ==, 96 * MIB);
+    /* no limit is so low that no guest can live with it */
+    start_limits(NO_LIMIT);
+    g_assert_cmpuint(plug(0, MIB, 4096), ==, MM_LIMIT_MIN);
+    start_limits(NO_LIMIT);
+}
+
+/* An operator's word stands, but for regions that name a limit later. */
+static void test_limit_of_operator(void)
+{
+    int i;
+
+    start_limits(NO_LIMIT);
+    plug(0, 400 * MIB, NO_LIMIT);
+    operator_says(100 * MIB);
+    g_assert_cmpuint(plug(1, 400 * MIB, NO_LIMIT), ==, 100 * MIB);
+    g_assert_cmpuint(unplug(1), ==, 100 * MIB);
+    for (i = 0; i < 5; i++) {
+        g_assert_cmpuint(plug(1, 64 * MIB, 64 * MIB), ==, 164 * MIB);
+        g_assert_cmpuint(unplug(1), ==, 100 * MIB);
+    }
+    /* he speaks of what there is; what stays keeps its share of it */
+    g_assert_cmpuint(plug(1, 400 * MIB, 100 * MIB), ==, 200 * MIB);
+    operator_says(100 * MIB);
+    g_assert_cmpuint(unplug(1), ==, 50 * MIB);
+    /* no limit is a word as well */
+    operator_says(NO_LIMIT);
+    g_assert_cmpuint(plug(1, 64 * MIB, 8 * MIB), ==, NO_LIMIT);
+    g_assert_cmpuint(plug(2, 400 * MIB, NO_LIMIT), ==, NO_LIMIT);
+    g_assert_cmpuint(unplug(1), ==, NO_LIMIT);
+    operator_says(NO_LIMIT - 100 * MIB);
+    g_assert_cmpuint(plug(1, 400 * MIB, 200 * MIB), ==, NO_LIMIT);
+    start_limits(NO_LIMIT);
 }
 
 int main(int argc, char **argv)
@@ -564,6 +615,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/region/impossible-places", test_impossible_places);
     g_test_add_func("/mm/vm/events", test_events);
     g_test_add_func("/mm/vm/io-failing", test_io_failing);
-    g_test_add_func("/mm/vm/limit-follows", test_limit_follows);
+    g_test_add_func("/mm/vm/limit-of-regions", test_limit_of_regions);
+    g_test_add_func("/mm/vm/limit-of-operator", test_limit_of_operator);
     return g_test_run();
 }

@@ -21,6 +21,8 @@
 
 /* A peer that does not read its answers must not stop the others'. */
 #define SEND_TIMEOUT_S 2
+/* When to offer events again to a QEMU that does not read. */
+#define EVENTS_AGAIN_MS 1000
 
 /* connection, listener, wake-up, managers */
 #define NR_POLLFDS (3 + MM_MAX_MANAGERS)
@@ -90,23 +92,34 @@ static void read_connection(MmControl *c)
     }
 }
 
+static void event_to_managers(MmControl *c, const MmMsgEvent *event)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_MANAGERS; i++) {
+        if (c->managers[i] >= 0) {
+            mm_msg_try_send(c->managers[i], MM_MSG_EVENT, event,
+                            sizeof(*event));
+        }
+    }
+}
+
+/* Nobody is waited for: QEMU's commands come over the same socket. */
 static void send_events(MmControl *c)
 {
     MmMsgEvent event;
-    int i;
+    bool again;
 
-    while (mm_vm_take_event(c->vm, &event)) {
-        /* QEMU's monitor may be stuck behind the very vCPU that waits */
-        for (i = 0; i < MM_MAX_MANAGERS; i++) {
-            if (c->managers[i] >= 0) {
-                mm_msg_send(c->managers[i], MM_MSG_EVENT, 0, &event,
-                            sizeof(event), NULL, 0);
-            }
+    c->events_left = false;
+    while (!c->events_left && mm_vm_take_event(c->vm, &event, &again)) {
+        if (!again) {
+            /* QEMU's monitor may be stuck behind the very vCPU that waits */
+            event_to_managers(c, &event);
         }
-        if (mm_msg_send(c->vm->connection, MM_MSG_EVENT, 0, &event,
-                        sizeof(event), NULL, 0) < 0) {
+        if (mm_msg_try_send(c->vm->connection, MM_MSG_EVENT, &event,
+                            sizeof(event)) < 0) {
             mm_vm_put_back_event(c->vm, &event);
-            return;     /* the next event, or the next wake-up, tries again */
+            c->events_left = true;
         }
     }
 }
@@ -147,7 +160,8 @@ void mm_control_run(MmVM *vm)
             pfd[3 + i].fd = c->managers[i];
             pfd[3 + i].events = POLLIN;
         }
-        if (TEMP_FAILURE_RETRY(poll(pfd, NR_POLLFDS, -1)) < 0) {
+        if (TEMP_FAILURE_RETRY(poll(pfd, NR_POLLFDS, c->events_left
+                                    ? EVENTS_AGAIN_MS : -1)) < 0) {
             leave(vm);
         }
         if (pfd[0].revents) {
@@ -158,8 +172,10 @@ void mm_control_run(MmVM *vm)
             if (qatomic_read(&vm->zap_lost)) {
                 leave(vm);      /* a successor gets a new channel */
             }
-            send_events(c);
             mm_long_progress(c);
+        }
+        if (pfd[2].revents || c->events_left) {
+            send_events(c);
         }
         for (i = 0; i < MM_MAX_MANAGERS; i++) {
             if (pfd[3 + i].revents) {

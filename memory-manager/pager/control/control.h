@@ -26,8 +26,9 @@ typedef enum MmLongKind {
 typedef struct MmControl {
     MmVM *vm;
     int managers[MM_MAX_MANAGERS];  /* sockets, -1: free */
-    MmRegion *pending[MM_MAX_REGIONS]; /* added, QEMU has not mapped them */
     MmMsg *msg;                 /* the one being handled */
+
+    bool events_left;           /* that QEMU has not taken */
 
     /* the long command in progress */
     MmLongKind long_kind;
@@ -57,21 +58,18 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply);
  */
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp);
 
-/**
- * mm_control_region_limit: the limit after a region has come or gone
- *
- * @region: the one that comes, or goes
- * @comes: which of the two
- *
- * While no region names a limit, the manager's default holds.  Otherwise the
- * limits add up, and regions that name none add their size.  An operator's
- * limit stands, but for regions that name one.
- */
-uint64_t mm_control_region_limit(MmVM *vm, const MmRegion *region,
-                                 bool comes);
+/** mm_control_limit: the limit in bytes that follows from the regions. */
+uint64_t mm_control_limit(const MmVM *vm);
 
-/** mm_control_apply_limit: as set_limit, for a limit that follows regions. */
-bool mm_control_apply_limit(MmVM *vm, uint64_t bytes, Error **errp);
+/**
+ * mm_control_region_comes: a region is pending from now on
+ *
+ * With the space and the limit that it needs; fails if there is no space.
+ */
+bool mm_control_region_comes(MmVM *vm, MmRegion *region, Error **errp);
+
+/** mm_control_region_gone: a region is in no table any more. */
+void mm_control_region_gone(MmVM *vm, const MmRegion *region);
 
 /** mm_uffd_valid: is @fd a non-blocking userfaultfd? */
 bool mm_uffd_valid(int fd);

@@ -65,21 +65,6 @@ static bool handle_uffd(MmControl *c)
     return true;
 }
 
-/* Reserve, and set the limit that holds with the new region. */
-static bool admit_region(MmControl *c, MmRegion *region, Error **errp)
-{
-    MmVM *vm = c->vm;
-    uint64_t limit = mm_control_region_limit(vm, region, true);
-    bool ok;
-
-    qatomic_add(&vm->total_size, region->size);
-    ok = mm_control_apply_limit(vm, limit, errp);
-    if (!ok) {
-        qatomic_sub(&vm->total_size, region->size);
-    }
-    return ok;
-}
-
 static bool handle_region_add(MmControl *c)
 {
     const MmMsgRegion *msg = (const void *)c->msg->payload;
@@ -90,11 +75,11 @@ static bool handle_region_add(MmControl *c)
     int fds[MM_REGION_FD__MAX];
 
     if (vm->uffd < 0 || msg->id >= MM_MAX_REGIONS ||
-        vm->regions[msg->id] || c->pending[msg->id]) {
+        vm->regions[msg->id] || vm->pending[msg->id]) {
         return false;
     }
     region = mm_region_new(vm, msg, &err);
-    if (region && !admit_region(c, region, &err)) {
+    if (region && !mm_control_region_comes(vm, region, &err)) {
         mm_region_free(vm, region);
         region = NULL;
     }
@@ -109,7 +94,6 @@ static bool handle_region_add(MmControl *c)
     if (fds[MM_REGION_FD_MAP] < 0) {
         return false;
     }
-    c->pending[msg->id] = region;
     mm_msg_send(vm->connection, MM_MSG_REGION_ADDED, c->msg->hdr.seq,
                 &ref, sizeof(ref), fds, ARRAY_SIZE(fds));
     close(fds[MM_REGION_FD_MAP]);
@@ -119,16 +103,17 @@ static bool handle_region_add(MmControl *c)
 static bool handle_region_ready(MmControl *c)
 {
     const MmMsgRegionRef *ref = (const void *)c->msg->payload;
-    MmRegion *region = ref->id < MM_MAX_REGIONS ? c->pending[ref->id] : NULL;
+    MmVM *vm = c->vm;
+    MmRegion *region = ref->id < MM_MAX_REGIONS ? vm->pending[ref->id] : NULL;
 
     if (!region || !ref->hva || ref->hva % MM_PAGE_SIZE ||
         ref->hva + region->size < ref->hva ||
-        mm_vm_overlaps(c->vm, ref->hva, region->size)) {
+        mm_vm_overlaps(vm, ref->hva, region->size)) {
         return false;
     }
-    c->pending[ref->id] = NULL;
     region->hva = ref->hva;
-    mm_fault_call(c->vm, mm_fault_add_region, region);
+    mm_fault_call(vm, mm_fault_add_region, region);
+    vm->pending[ref->id] = NULL;
     answer_ok(c);
     return true;
 }
@@ -136,19 +121,16 @@ static bool handle_region_ready(MmControl *c)
 static void remove_region(MmControl *c, MmRegion *region)
 {
     MmVM *vm = c->vm;
-    uint64_t limit;
 
-    limit = mm_control_region_limit(vm, region, false);
-    qatomic_sub(&vm->total_size, region->size);
-    if (c->pending[region->id]) {
-        c->pending[region->id] = NULL;
-        mm_region_free(vm, region);
+    if (vm->pending[region->id]) {
+        vm->pending[region->id] = NULL;
     } else {
         mm_fault_call(vm, mm_fault_remove_region, region);
-        mm_region_put(vm, region);
     }
-    /* less memory needs no more space than before */
-    mm_control_apply_limit(vm, limit, NULL);
+    mm_control_region_gone(vm, region);
+    /* before the work of freeing it: QEMU waits */
+    answer_ok(c);
+    mm_region_put(vm, region);
 }
 
 /*
@@ -164,11 +146,12 @@ static bool handle_region_remove(MmControl *c)
     if (ref->id >= MM_MAX_REGIONS) {
         return false;
     }
-    region = c->pending[ref->id] ?: c->vm->regions[ref->id];
+    region = c->vm->pending[ref->id] ?: c->vm->regions[ref->id];
     if (region) {
         remove_region(c, region);
+    } else {
+        answer_ok(c);
     }
-    answer_ok(c);
     return true;
 }
 

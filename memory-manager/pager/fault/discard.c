@@ -57,6 +57,8 @@ static bool take(MmFault *f, MmRingState state)
         }
         if (slot_move(slot, state, MM_RING_TAKEN)) {
             qatomic_set(&f->ring_slot, i);
+            /* pairs with mm_fault_retry(): noted, then DROPPING looked at */
+            smp_mb();
             f->discard = slot->range;
             mm_failpoint(MM_FP_DISCARD_TAKEN);
             return true;
@@ -81,14 +83,17 @@ static int discard_page(MmFault *f, MmRegion *region, uint64_t page)
         case MM_PAGE_NEVER:
             return 0;
         case MM_PAGE_SWAPPED:
-        case MM_PAGE_LOST:
             mm_map_move(&region->map, page, entry, never);
             if (tier) {
                 tier->ops->free(tier, mm_entry_place(entry), 1);
             }
             return 0;
+        case MM_PAGE_LOST:
+            /* a page with a hardware error may still be there: punch it */
+            mm_map_move(&region->map, page, entry, never);
+            return 1;
         case MM_PAGE_FILLING:
-            mm_load_cancel(f, region, page, 1);
+            mm_load_cancel(f, region, page, 1, MM_PAGE_NEVER);
             return 0;
         case MM_PAGE_RESIDENT:
         case MM_PAGE_CANDIDATE:

@@ -60,6 +60,7 @@ struct MmFault {
     uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
     bool retrying;              /* those who wait, not a new fault */
     uint64_t looked_ns;         /* when all was looked at */
+    uint64_t woke_all_ns;       /* when all who wait were woken */
     bool read_failing;          /* and an event has said so */
     bool read_worked;           /* since the last one that did not */
     uint64_t read_failed_ns;    /* when that was */
@@ -107,11 +108,11 @@ struct MmFault {
  */
 MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_can_give_up: is the page out of memory, and nobody reading it? */
-bool mm_can_give_up(const MmRegion *region, uint64_t page);
+/** mm_can_give_up: is the page out of memory, and not to be had? */
+bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page);
 
-/** mm_lose_swapped: a SWAPPED page is given up. */
-void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_give_up: such a page, which has been poisoned, is LOST now. */
+void mm_give_up(MmFault *f, MmRegion *region, uint64_t page);
 
 /** mm_serve_ahead: one step of filling ahead; true if there is more. */
 bool mm_serve_ahead(MmFault *f);
@@ -147,8 +148,16 @@ void mm_load_reap(MmFault *f);
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);
 
-/** mm_load_cancel: the pages being read in this range are discarded. */
-void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr);
+/**
+ * mm_load_cancel: nobody wants the pages any more that are read in this range
+ *
+ * @state: what they are now, NEVER or LOST
+ */
+void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+                    MmPageState state);
+
+/** mm_load_hangs: is the page being read, and has been for too long? */
+bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page);
 
 /**
  * mm_place_pages: copy content into FILLING pages and make them RESIDENT

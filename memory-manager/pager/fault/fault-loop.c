@@ -177,8 +177,12 @@ static void retry_waiters(MmFault *f)
                               mm_serve_page(f, region, page));
     }
     f->retrying = false;
-    if (f->waiters.overflow && f->waiters.nr < MM_MAX_WAITERS / 2) {
+    if (f->waiters.overflow &&
+        (f->waiters.nr < MM_MAX_WAITERS / 2 ||
+         f->now_ns - f->woke_all_ns >= LOOK_MS * 1000000ULL)) {
+        /* those beyond the table may be served where those in it are not */
         f->waiters.overflow = false;
+        f->woke_all_ns = f->now_ns;
         wake_all(f->vm);
     }
     if (f->retry_at_ns && f->now_ns >= f->retry_at_ns) {
@@ -222,8 +226,8 @@ static bool scan_step(MmFault *f)
             return true;
         }
     }
-    /* from here on places may be allocated: reclaim can start */
     qatomic_store_release(&f->vm->scan_done, true);
+    qatomic_set(&f->vm->limit.blind, false);
     mm_reclaim_wake(f->vm);
     f->scanning = false;
     return false;
@@ -338,8 +342,22 @@ static int next_timeout_ms(MmFault *f, bool busy)
         /* they are woken, but for those that wait for their turn */
         return MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
     }
-    return f->waiters.overflow || f->read_failing ||
+    return f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
            qatomic_read(&f->swapping_in) ? LOOK_MS : -1;
+}
+
+/* From here on places may be allocated: reclaim can start. */
+static void claim_places(MmVM *vm)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (vm->regions[i]) {
+            mm_region_claim_places(vm, vm->regions[i]);
+        }
+    }
+    qatomic_set(&vm->limit.blind, true);
+    qatomic_store_release(&vm->places_known, true);
 }
 
 static void unwatch(MmFault *f, int fd)
@@ -353,6 +371,7 @@ static void *fault_thread(void *opaque)
     MmVM *vm = f->vm;
     bool busy = false;
 
+    claim_places(vm);
     f->now_ns = clock_ns();
     if (!mm_mutated(MM_MUT_NO_WAKE)) {
         /* a fault that a dead pager has read is told again after this */
@@ -519,7 +538,7 @@ void mm_fault_remove_region(MmVM *vm, void *opaque)
     MmRegion *region = opaque;
 
     mm_vm_publish_region(vm, region->id, NULL);
-    mm_load_cancel(vm->fault, region, 0, region->nr_pages);
+    mm_load_cancel(vm->fault, region, 0, region->nr_pages, MM_PAGE_NEVER);
     mm_waiters_remove(&vm->fault->waiters, region->hva, region->size,
                       mm_fault_latency, vm->fault);
 }
@@ -574,11 +593,9 @@ void mm_fault_give_up(MmVM *vm, void *opaque)
         uint64_t page;
         MmRegion *region = find_region(f, f->again[i].addr, &page);
 
-        if (region && (f->again[i].reason == MM_WAIT_ERROR ||
-                       f->again[i].reason == MM_WAIT_LOST) &&
-            mm_can_give_up(region, page) &&
+        if (region && mm_can_give_up(f, region, page) &&
             mm_uffd_poison(vm->uffd, f->again[i].addr) == 0) {
-            mm_lose_swapped(f, region, page);
+            mm_give_up(f, region, page);
             mm_fault_served(f, region, page, 1);
             (*count)++;
         }

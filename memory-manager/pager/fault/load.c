@@ -92,7 +92,8 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     return nr;
 }
 
-void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr)
+void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+                    MmPageState state)
 {
     MmLoad *load;
     unsigned i;
@@ -103,7 +104,7 @@ void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr)
                 load->cancelled |= 1u << i;
                 mm_map_move(&region->map, load->page + i, load->entries[i],
                             mm_entry_at(mm_entry_with_state(load->entries[i],
-                                                            MM_PAGE_NEVER),
+                                                            state),
                                         MM_TIER_NONE, 0));
             }
         }
@@ -184,7 +185,7 @@ static void drop_cancelled(MmFault *f, MmLoad *load, unsigned i)
 {
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[i]));
 
-    /* NEVER since the discard: whoever waited has been woken by it */
+    /* NEVER or LOST since then: whoever waited has been woken */
     if (!mm_mutated(MM_MUT_FREE_EARLY)) {
         tier->ops->free(tier, mm_entry_place(load->entries[i]), 1);
     }
@@ -228,12 +229,29 @@ static void load_done(MmTierIO *io)
     qatomic_set(&f->retry, true);
 }
 
+static bool hangs(const MmFault *f, const MmLoad *load)
+{
+    return f->now_ns - load->since_ns > HANGS_NS;
+}
+
+bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page)
+{
+    MmLoad *load;
+
+    QLIST_FOREACH(load, &f->busy_loads, next) {
+        if (load->region == region && page - load->page < load->io.nr_pages) {
+            return hangs(f, load);
+        }
+    }
+    return false;
+}
+
 static void look_for_hung(MmFault *f)
 {
     MmLoad *load;
 
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        if (f->now_ns - load->since_ns > HANGS_NS && read_fails(f)) {
+        if (hangs(f, load) && read_fails(f)) {
             mm_vm_event(f->vm, MM_EVENT_IO_ERROR, load->region->id, ETIMEDOUT,
                         "tier '%s' does not answer a read; a vCPU waits for "
                         "the page at offset 0x%" PRIx64 " of %s",

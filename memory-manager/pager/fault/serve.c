@@ -321,19 +321,31 @@ static void lose_page(MmFault *f, MmRegion *region, uint64_t page,
     mm_vm_page_lost(f->vm, region, page);
 }
 
-bool mm_can_give_up(const MmRegion *region, uint64_t page)
+bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page)
 {
-    MmPageState state = mm_entry_state(mm_map_get(&region->map, page));
-
-    return state == MM_PAGE_SWAPPED || state == MM_PAGE_LOST;
+    switch (mm_entry_state(mm_map_get(&region->map, page))) {
+    case MM_PAGE_SWAPPED:
+        return mm_waiters_reason(&f->waiters, region->hva +
+                                 page * MM_PAGE_SIZE) == MM_WAIT_ERROR;
+    case MM_PAGE_FILLING:
+        return mm_load_hangs(f, region, page);
+    case MM_PAGE_LOST:
+        return true;
+    default:
+        return false;
+    }
 }
 
-void mm_lose_swapped(MmFault *f, MmRegion *region, uint64_t page)
+void mm_give_up(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t entry = mm_map_get(&region->map, page);
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
 
-    if (mm_entry_state(entry) == MM_PAGE_SWAPPED) {
+    if (mm_entry_state(entry) == MM_PAGE_FILLING) {
+        /* its place is free when the read has ended */
+        mm_load_cancel(f, region, page, 1, MM_PAGE_LOST);
+        mm_vm_page_lost(f->vm, region, page);
+    } else if (mm_entry_state(entry) == MM_PAGE_SWAPPED) {
         lose_page(f, region, page, entry);
         if (tier) {
             tier->ops->free(tier, mm_entry_place(entry), 1);

@@ -56,6 +56,18 @@ void mm_waiters_remove(MmWaiters *w, uint64_t addr, uint64_t len,
     g_mutex_unlock(&w->lock);
 }
 
+MmWaitReason mm_waiters_reason(const MmWaiters *w, uint64_t addr)
+{
+    unsigned i;
+
+    for (i = 0; i < w->nr; i++) {
+        if (w->waiter[i].addr == addr) {
+            return w->waiter[i].reason;
+        }
+    }
+    return MM_WAIT_NONE;
+}
+
 bool mm_waiters_set_reason(MmWaiters *w, uint64_t addr, MmWaitReason reason)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&w->lock);

@@ -30,6 +30,8 @@
 #define URGE_PAGES 256
 /* How long to rest between tries while stuck. */
 #define STUCK_REST_MS 50
+/* The same while pages are still being looked at after a takeover. */
+#define SCAN_REST_MS 1
 /* Between two looks at writes of a former pager; when to speak of them. */
 #define SETTLE_REST_MS 2
 #define SETTLE_WARN_MS 1000
@@ -49,7 +51,7 @@ static bool wanted(MmReclaim *r)
 {
     MmLimit *l = &r->vm->limit;
 
-    if (!qatomic_load_acquire(&r->vm->scan_done) ||
+    if (!qatomic_load_acquire(&r->vm->places_known) ||
         qatomic_read(&r->vm->reclaim_rests)) {
         return false;
     }
@@ -89,6 +91,10 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
         } else {
             turns++;
             ret = 1;
+            /* of one turn, whole, counts what DMA holds */
+            if (turns < STUCK_TURNS) {
+                r->held = 0;
+            }
             force = turns == STUCK_TURNS - 1;
         }
     }
@@ -117,17 +123,24 @@ void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
     mm_fault_retry(vm);
 }
 
-static void account(MmReclaim *r, unsigned evicted)
+/* Is there nothing to evict, or is it only not found yet? */
+static bool all_looked_at(const MmReclaim *r)
+{
+    return qatomic_load_acquire(&r->vm->scan_done) &&
+           !qatomic_read(&r->vm->reclaim_rests);
+}
+
+static void account(MmReclaim *r, unsigned evicted, bool all)
 {
     qatomic_set(&r->vm->limit.held, !evicted && !r->write_failing &&
                 r->held >= resident(r) / HELD_SHARE);
-    mm_reclaim_set_stuck(r, !evicted && !qatomic_read(&r->vm->reclaim_rests));
+    mm_reclaim_set_stuck(r, !evicted && all);
     qatomic_set(&r->urged, false);
     if (qatomic_read(&r->evicting)) {
         uint64_t done = qatomic_read(&r->evict_done) + evicted;
 
         qatomic_set(&r->evict_done, done);
-        if (!evicted || done >= qatomic_read(&r->evict_want)) {
+        if ((!evicted && all) || done >= qatomic_read(&r->evict_want)) {
             qatomic_store_release(&r->evicting, false);
             mm_wake(r->vm->control_wake_fd);
         }
@@ -153,7 +166,8 @@ static void rest(MmReclaim *r)
     qatomic_set(&r->sleeping, true);
     /* pairs with mm_reclaim_wake(): asleep, then looked once more */
     smp_mb();
-    if (!wanted(r)) {
+    if (!wanted(r) && (!qatomic_read(&r->vm->reclaim_rests) ||
+                       qatomic_read(&r->vm->reclaim_resting))) {
         poll(&pfd, 1, -1);
     }
     qatomic_set(&r->sleeping, false);
@@ -196,6 +210,7 @@ static void *reclaim_thread(void *opaque)
     wait_settled(r);
     for (;;) {
         unsigned evicted = 0, sum = 0;
+        bool all;
 
         if (!wanted(r)) {
             mm_reclaim_set_stuck(r, false);
@@ -203,6 +218,8 @@ static void *reclaim_thread(void *opaque)
             rest(r);
             continue;
         }
+        /* before the work: what is found meanwhile is not this turn's */
+        all = all_looked_at(r);
         do {
             if (reclaim_some(r, &evicted) < 0) {
                 qatomic_set(&r->vm->zap_lost, true);
@@ -211,10 +228,10 @@ static void *reclaim_thread(void *opaque)
             }
             sum += evicted;
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
-        account(r, sum);
+        account(r, sum, all);
         if (!sum) {
             /* not to be woken by the faults that wait: they change nothing */
-            poll(NULL, 0, STUCK_REST_MS);
+            poll(NULL, 0, all ? STUCK_REST_MS : SCAN_REST_MS);
         }
     }
 }

@@ -162,6 +162,7 @@ static bool pass_region(MmReclaim *r, MmRegion *region, Zap *zap,
     for (; r->hand_page < end && zap->nr_pages < want; r->hand_page++) {
         (*looked)++;
         if (!mm_region_reconciled(region, r->hand_page)) {
+            r->hand_page |= MM_CHUNK_PAGES - 1;
             continue;
         }
         if (pass_page(r, region, r->hand_page, force)) {

@@ -22,6 +22,7 @@
  */
 #include "qemu/osdep.h"
 #include <poll.h>
+#include "qemu/cutils.h"
 #include "../fault/fault.h"
 #include "../region.h"
 #include "../test-hooks.h"
@@ -126,6 +127,30 @@ static bool read_pages(const Batch *b, unsigned i, unsigned nr)
                                     b->p[i].page * MM_PAGE_SIZE)) == len;
 }
 
+static void lose(MmReclaim *r, Batch *b, unsigned i)
+{
+    uint64_t page = b->p[i].page;
+
+    if (drop_from_batch(b, i, MM_PAGE_LOST)) {
+        mm_vm_page_lost(r->vm, b->region, page);
+    }
+}
+
+/* A hole reads as zeroes as well, but no page that we hold may be one. */
+static void lose_holes(MmReclaim *r, Batch *b)
+{
+    unsigned i = 0;
+
+    while (i < b->nr) {
+        if (buffer_is_zero(b->p[i].buf, MM_PAGE_SIZE) &&
+            mm_region_present(b->region, b->p[i].page, 1) != b->p[i].page) {
+            lose(r, b, i);
+        } else {
+            i++;
+        }
+    }
+}
+
 static void copy_out(MmReclaim *r, Batch *b)
 {
     unsigned i = 0;
@@ -138,11 +163,7 @@ static void copy_out(MmReclaim *r, Batch *b)
         } else if (nr > 1 && read_pages(b, i, 1)) {
             i++;
         } else if (errno == EIO || errno == EHWPOISON) {
-            uint64_t page = b->p[i].page;
-
-            if (drop_from_batch(b, i, MM_PAGE_LOST)) {
-                mm_vm_page_lost(r->vm, b->region, page);
-            }
+            lose(r, b, i);
         } else {
             /* the kernel has swapped it, say, and has no memory for it now */
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
@@ -383,6 +404,7 @@ unsigned mm_writeback(MmReclaim *r)
     if (b.nr) {
         leave_dma(r, &b);
         copy_out(r, &b);
+        lose_holes(r, &b);
         if (mm_mutated(MM_MUT_PUNCH_FIRST)) {
             punch_all(&b);
         }

@@ -1,0 +1,191 @@
+/*
+ * Managed memory pager: where the VM's resident limit comes from
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The limit is derived anew from what is known, whenever a region comes or
+ * goes, an operator speaks, or a pager takes over; nothing is added up on the
+ * way, so nothing counts twice if a pager dies on it.
+ *
+ *  - While no region names a limit, the manager's default holds.
+ *  - Otherwise the limits add up; regions that name none add their size.
+ *  - An operator's limit stands, whatever it is.  Regions that come later and
+ *    name a limit are on top of it, until the operator speaks again.  If one
+ *    goes that was there when he spoke, what stays keeps its share of it.
+ *
+ * Control thread, or before there is one.
+ */
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "../fault/fault.h"
+#include "../reclaim/reclaim.h"
+#include "../region.h"
+#include "control.h"
+
+/* Places of pages that are on their way in or out, on top of the others. */
+#define IN_FLIGHT_BYTES (4 * MiB)
+
+static bool names_limit(const MmRegion *region)
+{
+    return region->limit != MM_LIMIT_NONE;
+}
+
+static uint64_t share(const MmRegion *region)
+{
+    return names_limit(region) ? MIN(region->limit, region->size)
+                               : region->size;
+}
+
+static MmRegion *nth_region(const MmVM *vm, unsigned id)
+{
+    return vm->pending[id] ?: vm->regions[id];
+}
+
+static uint64_t sum_of_limits(const MmVM *vm)
+{
+    uint64_t floor = MM_LIMIT_MIN;
+    uint64_t sum = 0;
+    bool named = false;
+    unsigned i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = nth_region(vm, i);
+
+        if (region) {
+            named |= names_limit(region);
+            sum += share(region);
+        }
+    }
+    return named ? MAX(sum, floor) : vm->state->default_limit;
+}
+
+static uint64_t operators_limit(const MmVM *vm)
+{
+    uint64_t limit = vm->state->operator_limit;
+    unsigned i;
+
+    for (i = 0; i < MM_MAX_REGIONS && limit != MM_LIMIT_NONE; i++) {
+        MmRegion *region = nth_region(vm, i);
+
+        if (region && region->map.hdr->on_top) {
+            limit += MIN(share(region), MM_LIMIT_NONE - limit);
+        }
+    }
+    return limit;
+}
+
+uint64_t mm_control_limit(const MmVM *vm)
+{
+    return vm->state->limit_set ? operators_limit(vm) : sum_of_limits(vm);
+}
+
+/* Space for all that the limit may push out, in the first tier. */
+static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
+{
+    uint64_t size = qatomic_read(&vm->total_size);
+    MmLimit l;
+
+    if (limit >= size || !vm->nr_tiers) {
+        return true;
+    }
+    /* reclaim goes on down to the low watermark */
+    mm_limit_set(&l, limit / MM_PAGE_SIZE);
+    return vm->tiers[0]->ops->reserve(vm->tiers[0],
+                                      size - l.low * MM_PAGE_SIZE +
+                                      IN_FLIGHT_BYTES, errp);
+}
+
+static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
+{
+    if (!reserve(vm, bytes, errp)) {
+        return false;
+    }
+    qatomic_set(&vm->state->limit, bytes);
+    if (!vm->limit_lifted) {
+        mm_limit_set(&vm->limit, bytes == MM_LIMIT_NONE
+                     ? UINT64_MAX : bytes / MM_PAGE_SIZE);
+    }
+    mm_reclaim_wake(vm);
+    mm_fault_retry(vm);
+    return true;
+}
+
+static void set_operators(MmVM *vm, uint64_t bytes)
+{
+    unsigned i;
+
+    vm->state->operator_limit = bytes;
+    vm->state->limit_set = 1;
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = nth_region(vm, i);
+
+        if (region) {
+            region->map.hdr->on_top = 0;
+        }
+    }
+}
+
+bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
+{
+    uint64_t floor = MM_LIMIT_MIN;
+
+    if (bytes < floor) {
+        g_autofree char *bytes_text = size_to_str(bytes);
+        g_autofree char *floor_text = size_to_str(floor);
+
+        error_setg(errp, "a limit of %s is too low for a guest to run, it "
+                   "must be at least %s", bytes_text, floor_text);
+        return false;
+    }
+    if (!apply(vm, bytes, errp)) {
+        return false;
+    }
+    set_operators(vm, bytes);
+    return true;
+}
+
+bool mm_control_region_comes(MmVM *vm, MmRegion *region, Error **errp)
+{
+    qatomic_add(&vm->total_size, region->size);
+    region->map.hdr->on_top = vm->state->limit_set && names_limit(region);
+    vm->pending[region->id] = region;
+    if (apply(vm, mm_control_limit(vm), errp)) {
+        return true;
+    }
+    vm->pending[region->id] = NULL;
+    qatomic_sub(&vm->total_size, region->size);
+    return false;
+}
+
+/* The operator's limit was for this region as well. */
+static void scale_operators(MmVM *vm, const MmRegion *gone)
+{
+    uint64_t floor = MM_LIMIT_MIN;
+    uint64_t size = gone->size;
+    double limit = vm->state->operator_limit;
+    unsigned i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = nth_region(vm, i);
+
+        if (region && !region->map.hdr->on_top) {
+            size += region->size;
+        }
+    }
+    limit = limit * (size - gone->size) / size;
+    vm->state->operator_limit = MAX((uint64_t)limit, floor);
+}
+
+void mm_control_region_gone(MmVM *vm, const MmRegion *region)
+{
+    qatomic_sub(&vm->total_size, region->size);
+    if (vm->state->limit_set && names_limit(region) &&
+        !region->map.hdr->on_top &&
+        vm->state->operator_limit != MM_LIMIT_NONE) {
+        scale_operators(vm, region);
+    }
+    /* less memory needs no more space than before */
+    apply(vm, mm_control_limit(vm), NULL);
+}
