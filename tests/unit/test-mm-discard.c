@@ -127,8 +127,8 @@ static void test_every_state(void)
     vm_rig_swap_out(vm, region, 2, MM_PAGE_CANDIDATE);
     vm_rig_swap_out(vm, region, 3, MM_PAGE_WRITEBACK);
     vm_rig_swap_out(vm, region, 4, MM_PAGE_SWAPPED);
-    /* as after a hardware error: lost, and yet there */
     vm_rig_move(region, 5, MM_PAGE_MAPPING);
+    mm_region_punch(region, 5, 1);
     vm_rig_move(region, 5, MM_PAGE_LOST);
     /* all one value: no place to free */
     mm_region_punch(region, 6, 1);
@@ -146,6 +146,18 @@ static void test_every_state(void)
     /* and not one more */
     g_assert_cmpint(vm_rig_state(region, 10), ==, MM_PAGE_RESIDENT);
     g_assert_true(vm_rig_present(region, 10));
+}
+
+/* As after a hardware error: it may be there, and must not stay. */
+static void test_lost_page(void)
+{
+    vm_rig_populate(region, 0, 2);
+    vm_rig_move(region, 0, MM_PAGE_MAPPING);
+    vm_rig_move(region, 0, MM_PAGE_LOST);
+    post(0, 0, 0, 1, MM_RING_POSTED);
+    poll_all();
+    assert_discarded(0, 1);
+    g_assert_true(vm_rig_present(region, 1));
 }
 
 /* The reclaim thread punches it first; the ring waits, and goes on. */
@@ -350,6 +362,7 @@ static const struct {
     { "not-kicked", test_not_kicked },
     { "every-slot", test_every_slot },
     { "every-state", test_every_state },
+    { "lost-page", test_lost_page },
     { "dropping-blocks", test_dropping_page_blocks },
     { "load-is-cancelled", test_load_is_cancelled },
     { "slices", test_slices },
