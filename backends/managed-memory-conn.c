@@ -32,7 +32,6 @@
 #include <sys/socket.h>
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
@@ -198,8 +197,8 @@ static void keep_hold(MmMsg *msg)
         }
     }
     if (conn.holds->len == MM_HOLD__MAX * MM_MAX_TIERS) {
-        error_report("managed memory: the pager asks to keep more than %d "
-                     "descriptors", MM_HOLD__MAX * MM_MAX_TIERS);
+        managed_tell_error("the pager asks to keep more than %d descriptors",
+                           MM_HOLD__MAX * MM_MAX_TIERS);
         close(new.fd);
         return;
     }
@@ -213,11 +212,11 @@ static void handle_unasked(MmMsg *msg)
         keep_hold(msg);
         break;
     case MM_MSG_EVENT:
-        managed_event_from_pager((const MmMsgEvent *)msg->payload);
+        managed_tell_from_pager((const MmMsgEvent *)msg->payload);
         break;
     default:
-        error_report("managed memory: unexpected %s from the pager",
-                     mm_msg_type_name(msg->hdr.type));
+        managed_tell_error("unexpected %s from the pager",
+                           mm_msg_type_name(msg->hdr.type));
         break;
     }
 }
@@ -261,7 +260,7 @@ static void handle_detached(MmMsg *msg)
     }
     managed_zap_stop();
     drop_vm_fds();
-    managed_event_detached();
+    managed_tell_detached();
 }
 
 static void handle_message(MmMsg *msg)
@@ -299,8 +298,7 @@ static void serve_connection(MmMsg *msg)
 
     /* A reset is an end, too: the pager has left something unread. */
     if (ret < 0 && ret != -ECONNRESET) {
-        error_report("managed memory: bad message from the pager: %s",
-                     strerror(-ret));
+        managed_tell_error("bad message from the pager: %s", strerror(-ret));
         managed_wait_gone(conn.sock, msg, keep_hold);
     }
 }
@@ -316,7 +314,7 @@ static void become_lost(void)
         conn.sock = -1;
         set_state_locked(MANAGED_CONN_LOST);
     }
-    managed_event_lost(conn.path);
+    managed_tell_lost(conn.path);
 }
 
 /* Take over what a new pager has sent; it works for us from here on. */
@@ -390,7 +388,7 @@ static void resume_until_served(MmMsg *reply)
         if (g_strcmp0(reported, error_get_pretty(err))) {
             g_free(reported);
             reported = g_strdup(error_get_pretty(err));
-            error_report("managed memory: the guest waits: %s", reported);
+            managed_tell_error("the guest waits: %s", reported);
         }
         error_free(err);
         err = NULL;
@@ -399,11 +397,11 @@ static void resume_until_served(MmMsg *reply)
     }
     mm_msg_clear(reply);
     if (reported) {
-        info_report("managed memory: the guest goes on");
+        managed_tell_info("the guest goes on");
     }
     /* Discards may have been posted while nobody listened. */
     managed_conn_kick();
-    managed_event_recovered(conn.path, conn.stall_last_ms);
+    managed_tell_recovered(conn.path, conn.stall_last_ms);
 }
 
 static void *conn_thread(void *opaque)

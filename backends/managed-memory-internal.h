@@ -7,6 +7,7 @@
  * managed-memory-conn.c     the connection: its state, thread mm-conn
  * managed-memory-attach.c   its set-up: connect, HELLO, resume
  * managed-memory-request.c  requests to the pager
+ * managed-memory-tell.c     events and messages, thread mm-tell
  * managed-memory-zap.c      the zap channel, thread mm-zap
  * managed-memory-uffd.c     the userfaultfd
  * managed-memory-discard.c  discards through the ring
@@ -14,9 +15,10 @@
  * managed-memory-refuse.c   what managed memory cannot be combined with
  * managed-memory-config.c   properties of the two object types
  *
- * Neither mm-conn nor mm-zap ever takes the BQL, touches guest memory or
- * waits for the main loop: the main thread may be blocked in a page fault
- * that only ends when they do their work.
+ * Neither mm-conn nor mm-zap ever takes the BQL or a lock of monitors and
+ * chardevs, touches guest memory, writes to standard error or waits for the
+ * main loop: the main thread, and whoever holds such a lock, may be blocked in
+ * a page fault that only ends when they do their work.
  *
  * Lock order: BQL, region lock, connection lock, request lock.
  */
@@ -312,7 +314,22 @@ void managed_dma_init(void);
 /** managed_dma_held: bytes of @region in chunks that are mapped for DMA */
 uint64_t managed_dma_held(const ManagedRegion *region);
 
-/* ---- softmmu/managed-memory-qmp.c: events, from any thread ---- */
+/* ---- managed-memory-tell.c: does not wait; any thread ---- */
+
+void managed_tell_lost(const char *path);
+void managed_tell_recovered(const char *path, uint64_t stall_ms);
+void managed_tell_detached(void);
+
+/** managed_tell_from_pager: pass on what the pager reports */
+void managed_tell_from_pager(const MmMsgEvent *event);
+
+/** managed_tell_error: as error_report(), after "managed memory: " */
+void managed_tell_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/** managed_tell_info: as info_report(), likewise */
+void managed_tell_info(const char *text);
+
+/* ---- softmmu/managed-memory-qmp.c: events, thread mm-tell ---- */
 
 void managed_event_lost(const char *path);
 void managed_event_recovered(const char *path, uint64_t stall_ms);

@@ -179,7 +179,7 @@ bool managed_memory_allows_device(Object *dev, Error **errp)
     if (!managed_memory_used()) {
         return true;
     }
-    /* Others inherit from -cpu, which has been checked at the start. */
+    /* Others have been checked, or will be, when the machine is complete. */
     if (DEVICE(dev)->hotplugged && object_dynamic_cast(dev, TYPE_CPU) &&
         !check_nested(dev, errp)) {
         return false;
@@ -303,12 +303,23 @@ void managed_memory_check_confined(void)
 
 /* ---- first and last region ---- */
 
+static bool check_nested_all(Error **errp)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (!check_nested(OBJECT(cpu), errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void check_nested_at_start(Notifier *n, void *data)
 {
     Error *err = NULL;
 
-    if (managed_memory_used() && first_cpu &&
-        !check_nested(OBJECT(first_cpu), &err)) {
+    if (managed_memory_used() && !check_nested_all(&err)) {
         error_report_err(err);
         exit(EXIT_FAILURE);
     }
@@ -319,7 +330,7 @@ static bool check_cpus(Error **errp)
     static Notifier at_start = { .notify = check_nested_at_start };
 
     if (phase_check(PHASE_MACHINE_READY)) {
-        return !first_cpu || check_nested(OBJECT(first_cpu), errp);
+        return check_nested_all(errp);
     }
     if (!at_start.node.le_prev) {
         qemu_add_machine_init_done_notifier(&at_start);

@@ -7,6 +7,8 @@
  * jails itself: the child stands still until the manager has moved it into
  * the VM's cgroups, so that not a page of it is charged elsewhere. Failing to
  * do so is not worth a VM: it is reported, and the pager starts all the same.
+ * Those cgroups are the VM's, whose owner may freeze them: before the child can
+ * get there, it has let go of every descriptor that is not its own.
  *
  * The child of a threaded process may call async-signal-safe functions only.
  */
@@ -25,7 +27,10 @@
 #define PAGER_OOM_SCORE_ADJ "-900"
 
 #define CHILD_CONTROL_FD 3
+#define CHILD_GO_FD 4
 #define EXIT_CANNOT_EXEC 127
+/* Above all that the child needs: a place to put descriptors aside. */
+#define ASIDE_FD 16
 
 static G_NORETURN void child_fail(const char *program)
 {
@@ -41,8 +46,35 @@ static G_NORETURN void child_fail(const char *program)
     _exit(EXIT_CANNOT_EXEC);
 }
 
-static G_NORETURN void run_child(const char *program, int control,
-                                 const int *go, int null)
+/*
+ * The child's descriptors are standard input to error, control and @go, and no
+ * others. Returns whether that has worked.
+ */
+static bool keep_own_fds(int control, int go, int null)
+{
+    const struct {
+        int fd;
+        int number;
+    } own[] = {
+        { null, STDIN_FILENO }, { null, STDOUT_FILENO },
+        { control, CHILD_CONTROL_FD }, { go, CHILD_GO_FD },
+    };
+    int aside[ARRAY_SIZE(own)];
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(own); i++) {
+        aside[i] = fcntl(own[i].fd, F_DUPFD_CLOEXEC, ASIDE_FD);
+    }
+    for (i = 0; i < ARRAY_SIZE(own); i++) {
+        if (aside[i] < 0 || dup2(aside[i], own[i].number) < 0) {
+            return false;
+        }
+    }
+    return syscall(__NR_close_range, CHILD_GO_FD + 1, ~0U, 0) == 0;
+}
+
+static G_NORETURN void run_child(const char *program, int control, int go,
+                                 int null)
 {
     char *const argv[] = {
         (char *)program, (char *)"--control",
@@ -51,26 +83,21 @@ static G_NORETURN void run_child(const char *program, int control,
     sigset_t none;
     char byte;
 
+    signal(SIGPIPE, SIG_IGN);
+    if (!keep_own_fds(control, go, null)) {
+        child_fail(program);
+    }
     /* EOF: the manager has died, and nobody will send START */
-    close(go[1]);
-    if (TEMP_FAILURE_RETRY(read(go[0], &byte, 1)) != 1) {
+    if (TEMP_FAILURE_RETRY(write(CHILD_GO_FD, "", 1)) != 1 ||
+        TEMP_FAILURE_RETRY(read(CHILD_GO_FD, &byte, 1)) != 1) {
         _exit(0);
     }
+    close(CHILD_GO_FD);
     /* A signal from the manager's terminal must not reach the pagers. */
     setsid();
     signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0) {
-        child_fail(program);
-    }
-    if (control == CHILD_CONTROL_FD) {
-        fcntl(control, F_SETFD, 0);
-    } else if (dup2(control, CHILD_CONTROL_FD) < 0) {
-        child_fail(program);
-    }
-    /* All others are close-on-exec already; this is the second lock. */
-    syscall(__NR_close_range, CHILD_CONTROL_FD + 1, ~0U, 0);
     execv(program, argv);
     child_fail(program);
 }
@@ -91,19 +118,28 @@ static void set_oom_score(pid_t pid)
     }
 }
 
-static void prepare_child(const MmOptions *opts, pid_t pid, pid_t qemu_pid)
+static void prepare_child(const MmOptions *opts, pid_t pid, pid_t qemu_pid,
+                          int go)
 {
     Error *err = NULL;
+    char byte;
 
+    /* once it has nothing of ours any more; EOF: it has failed, and says why */
+    if (TEMP_FAILURE_RETRY(read(go, &byte, 1)) != 1) {
+        return;
+    }
     set_oom_score(pid);
     if (opts->pager_in_vm_cgroup && !mm_cgroup_join(pid, qemu_pid, &err)) {
         warn_reportf_err(err, "pager %d is not charged to its VM, process %d: ",
                          (int)pid, (int)qemu_pid);
     }
+    if (write(go, "", 1) != 1) {
+        error_report("cannot release pager %d: %s", (int)pid, strerror(errno));
+    }
 }
 
-static pid_t fork_pager(const MmOptions *opts, int control, const int *go,
-                        int null, Error **errp)
+static pid_t fork_pager(const MmOptions *opts, int control, int go, int null,
+                        Error **errp)
 {
     pid_t pid = fork();
 
@@ -129,17 +165,15 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
         return -1;
     }
     null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null >= 0 && g_unix_open_pipe(go, FD_CLOEXEC, NULL)) {
-        pid = fork_pager(opts, sockets[1], go, null, errp);
+    if (null >= 0 &&
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) == 0) {
+        pid = fork_pager(opts, sockets[1], go[1], null, errp);
+        close(go[1]);
     } else {
         error_setg_errno(errp, errno, "cannot start the pager");
     }
     if (pid > 0) {
-        prepare_child(opts, pid, qemu_pid);
-        if (write(go[1], "", 1) != 1) {
-            error_report("cannot release pager %d: %s", (int)pid,
-                         strerror(errno));
-        }
+        prepare_child(opts, pid, qemu_pid, go[0]);
         g_unix_set_fd_nonblocking(sockets[0], true, NULL);
         *control = sockets[0];
         sockets[0] = -1;
@@ -153,7 +187,6 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
     }
     if (go[0] >= 0) {
         close(go[0]);
-        close(go[1]);
     }
     return pid;
 }

@@ -11,7 +11,8 @@
  *    restarted at any point finds the pager, or the pager ends by itself,
  *    because its control socket closes before START.
  * P3 The manager's copies of connection, listening socket and lock are closed
- *    before the pager can act on them, so that their end shows the pager's.
+ *    as soon as START is sent, and no other process has any (spawn.c), so that
+ *    their end shows the pager's.
  *
  * A pager that dies again and again is started with a delay that doubles: a
  * guest that crashes its pager at once must not keep a CPU busy.

@@ -292,6 +292,11 @@ MmVM *mm_vm_find(MmManager *mgr, const char *id, Error **errp)
     MmVM *vm;
 
     QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        if (!g_ascii_strcasecmp(vm->uuid_text, id)) {
+            return vm;      /* whoever has chosen this for a name */
+        }
+    }
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
         if (!mm_vm_matches(vm, id)) {
             continue;
         }

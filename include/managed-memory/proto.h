@@ -16,7 +16,7 @@
  *  control      manager to pager
  *
  * EOF on the connection means that the peer process is entirely gone: the
- * manager closes its copy before the pager answers the first message.
+ * manager closes its copy as soon as it has handed the connection over.
  */
 #ifndef MANAGED_MEMORY_PROTO_H
 #define MANAGED_MEMORY_PROTO_H

@@ -33,7 +33,8 @@ static inline bool managed_memory_used(void)
  * @path: attach socket of the manager; all backends of a VM name the same
  * @limit: what this region adds to the VM's resident limit in bytes, or
  *         MM_LIMIT_NONE
- * @errp: set on failure; nothing is left behind then
+ * @errp: set on failure; no region is left behind then, but the VM may be
+ *        attached, for another try
  *
  * Attaches to the manager when it is the VM's first region.  The memory is
  * served on return, so that prealloc, mbind and the like go through the

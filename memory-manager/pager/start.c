@@ -184,6 +184,23 @@ static bool resume_state(Start *s, Error **errp)
     return true;
 }
 
+/* For people: the manager only hands over a descriptor. */
+static char *tier_path(const Start *s, unsigned i)
+{
+    char target[PATH_MAX];
+    g_autofree char *fd = g_strdup_printf("%d", s->tier_dir[i]);
+    ssize_t len = readlinkat(s->vm->proc_fd, fd, target, sizeof(target) - 1);
+
+    if (len < 0) {
+        return g_strdup("?");
+    }
+    target[len] = '\0';
+    if (g_str_has_suffix(target, " (deleted)")) {
+        target[len - strlen(" (deleted)")] = '\0';
+    }
+    return g_strdup(target);
+}
+
 /* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
 static bool resume_hold(Start *s, Error **errp)
 {
@@ -197,10 +214,18 @@ static bool resume_hold(Start *s, Error **errp)
         fstat(s->msg.fds[0], &st) < 0 ||
         fstat(s->tier_dir[hold.index], &dir) < 0 ||
         !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0777) != 0600 || st.st_nlink != 0 ||
-        st.st_dev != dir.st_dev) {
+        (st.st_mode & 0777) != 0600 || st.st_nlink != 0) {
         error_setg(errp, "QEMU has handed back something else than its "
                    "tier's file");
+        return false;
+    }
+    if (st.st_dev != dir.st_dev) {
+        g_autofree char *path = tier_path(s, hold.index);
+
+        error_setg(errp, "the VM's file is not in the file system of tier "
+                   "'%s', %s; start the memory manager with the --tier that "
+                   "it had when the VM was started",
+                   s->tier[hold.index].name, path);
         return false;
     }
     fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
@@ -299,23 +324,6 @@ static int new_tier_file(int dir)
         }
     }
     return fd < 0 ? -errno : fd;
-}
-
-/* For people: the manager only hands over a descriptor. */
-static char *tier_path(const Start *s, unsigned i)
-{
-    char target[PATH_MAX];
-    g_autofree char *fd = g_strdup_printf("%d", s->tier_dir[i]);
-    ssize_t len = readlinkat(s->vm->proc_fd, fd, target, sizeof(target) - 1);
-
-    if (len < 0) {
-        return g_strdup("?");
-    }
-    target[len] = '\0';
-    if (g_str_has_suffix(target, " (deleted)")) {
-        target[len - strlen(" (deleted)")] = '\0';
-    }
-    return g_strdup(target);
 }
 
 /* A file system may tell anything about a directory that was removed. */

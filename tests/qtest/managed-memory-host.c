@@ -154,6 +154,19 @@ static int try_connect(const char *path)
     return sock;
 }
 
+/* QEMU's monitor may send an event to a client that it has not greeted yet. */
+static void wait_greeting(MmHost *host)
+{
+    bool greeted = false;
+
+    while (!greeted) {
+        QDict *message = qmp_fd_receive(host->qmp);
+
+        greeted = qdict_haskey(message, "QMP");
+        qobject_unref(message);
+    }
+}
+
 static void connect_monitor(MmHost *host)
 {
     g_autofree char *path = g_build_filename(host->run_dir, "qmp.sock", NULL);
@@ -164,7 +177,7 @@ static void connect_monitor(MmHost *host)
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         g_usleep(RETRY_US);
     }
-    qobject_unref(qmp_fd_receive(host->qmp));
+    wait_greeting(host);
     qobject_unref(mm_host_qmp(host, "{'execute': 'qmp_capabilities'}"));
 }
 

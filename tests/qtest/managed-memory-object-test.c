@@ -150,7 +150,7 @@ static void test_refused(void)
             "'qom-type': 'memory-backend-managed', 'id': 'mm1', "
             "'size': 67108864, 'limit': 1048576, 'path': %s}}", host->attach);
 
-        mm_assert_text(error, "pager refuses|tier 'swap'|16777216 bytes");
+        mm_assert_text(error, "pager refuses|tier 'swap'|16 MiB per VM");
         mm_check(qts, MM_RAM_START, MM_RAM_END, 1);
     }
     add_backend(qts, host, "mm1", 2 * MM_MIB);

@@ -378,7 +378,7 @@ static void test_no_space(void)
         "limit=16M,path=%s", host->attach);
     g_autofree char *text = mm_run_failing(args);
 
-    mm_assert_text(text, "pager refuses|tier 'swap'|8388608 bytes|"
+    mm_assert_text(text, "pager refuses|tier 'swap'|8 MiB per VM|"
                    "raise the resident limit|overcommit");
     mm_host_free(host);
     rmdir(tier);
