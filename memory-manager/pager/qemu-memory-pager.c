@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include <getopt.h>
+#include <malloc.h>
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu-version.h"
@@ -19,6 +20,9 @@
 #include "reclaim/reclaim.h"
 #include "start.h"
 #include "test-hooks.h"
+
+/* One for each thread that runs all the time, and one for those for I/O. */
+#define MAX_ARENAS 4
 
 static void help(void)
 {
@@ -78,6 +82,11 @@ int main(int argc, char **argv)
     MmVM *vm;
     int control;
 
+    /*
+     * glibc decides on the number of arenas when threads have used some, and
+     * for that opens a file in /sys, which the jail forbids.
+     */
+    mallopt(M_ARENA_MAX, MAX_ARENAS);
     error_init(argv[0]);
     mm_test_init(argc, argv);
     control = parse_options(argc, argv);
