@@ -97,8 +97,19 @@ class GuestTest(unittest.TestCase):
         state = self.manager.vm(vm)
         self.assertEqual(set(state.errors.values()), {0}, state.errors)
         self.assertEqual(state.pages["lost"], 0)
+        self.assert_no_more_is_used(vm)
         vm.poweroff()
         self.wait_no_files()
+
+    def assert_no_more_is_used(self, vm):
+        """Neither of memory nor of the tier, than what the pager tells.
+
+        Some pages may be on their way in or out.
+        """
+        state = self.manager.vm(vm)
+        if state.hard_limit is not None:
+            self.assertLessEqual(vm.resident_bytes(), state.hard_limit + MIB)
+        self.assertLessEqual(state.tier_used, state.swapped + 4 * MIB)
 
     def assert_swaps(self, vm):
         """The guest does not fit, and was swapped out and in."""

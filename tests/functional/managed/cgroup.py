@@ -52,13 +52,17 @@ class Cgroups:
         """Reads per second of the disk that a file lies on."""
         self._throttle(path, "read_iops", count)
 
+    def set_write_bps(self, path, count=UNLIMITED_BPS):
+        """Bytes per second that may be written to the disk of a file."""
+        self._throttle(path, "write_bps", count)
+
     def count_disk(self, path):
         """Have disk() count the disk that a file lies on.
 
         Since Linux 6.10 nothing is counted on a disk that has never had a
         limit since the host has booted.
         """
-        self._throttle(path, "write_bps", UNLIMITED_BPS)
+        self.set_write_bps(path)
 
     def _throttle(self, path, what, value):
         device = os.stat(path).st_dev
