@@ -9,7 +9,11 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/module.h"
+#include "hw/qdev-core.h"
+#include "qom/object_interfaces.h"
+#include "sysemu/sysemu.h"
 #include "backends/managed-memory-internal.h"
 
 OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendManaged, MEMORY_BACKEND_MANAGED)
@@ -19,6 +23,36 @@ struct HostMemoryBackendManaged {
 
     ManagedConfig config;
 };
+
+static int warn_if_unused(Object *obj, void *opaque)
+{
+    if (object_dynamic_cast(obj, TYPE_MEMORY_BACKEND_MANAGED) &&
+        !host_memory_backend_is_mapped(MEMORY_BACKEND(obj))) {
+        warn_report("%s '%s' is not used by the guest, whose memory is not "
+                    "managed thereby; use it with -machine memory-backend=%s, "
+                    "-numa node,memdev=%s or a memory device",
+                    TYPE_MEMORY_BACKEND_MANAGED,
+                    object_get_canonical_path_component(obj),
+                    object_get_canonical_path_component(obj),
+                    object_get_canonical_path_component(obj));
+    }
+    return 0;
+}
+
+static void warn_of_unused(Notifier *n, void *data)
+{
+    object_child_foreach(object_get_objects_root(), warn_if_unused, NULL);
+}
+
+/* One that is added later is for a device that is added later still. */
+static void look_when_machine_is_ready(void)
+{
+    static Notifier at_start = { .notify = warn_of_unused };
+
+    if (!phase_check(PHASE_MACHINE_READY) && !at_start.node.le_prev) {
+        qemu_add_machine_init_done_notifier(&at_start);
+    }
+}
 
 static void managed_backend_memory_alloc(HostMemoryBackend *backend,
                                          Error **errp)
@@ -30,7 +64,9 @@ static void managed_backend_memory_alloc(HostMemoryBackend *backend,
                    "pager; leave out share=off", TYPE_MEMORY_BACKEND_MANAGED);
         return;
     }
-    managed_memory_alloc(backend, config->path, config->limit, errp);
+    if (managed_memory_alloc(backend, config->path, config->limit, errp)) {
+        look_when_machine_is_ready();
+    }
 }
 
 static ManagedConfig *managed_backend_config(Object *obj)

@@ -27,7 +27,7 @@ log_progress()
 # outputs get one line now and then. On failure the log's tail is shown.
 run_logged()
 {
-    local label=$1 log=$2 start=$SECONDS next=15 status=0 pid
+    local label=$1 log=$2 start=$SECONDS next=15 status=0 pid columns line
     shift 2
     mkdir -p "$(dirname "$log")"
     "$@" >"$log" 2>&1 </dev/null &
@@ -36,8 +36,10 @@ run_logged()
     trap "kill $pid 2>/dev/null; exit 130" INT TERM
     while kill -0 "$pid" 2>/dev/null; do
         if [ -t 1 ]; then
-            printf '\r\033[K%s: %d s  %s' "$label" $((SECONDS - start)) \
-                "$(log_progress "$log")"
+            # Cut to the terminal's width: a line that wraps cannot be replaced.
+            columns=$(stty size <&1 2>/dev/null | cut -d ' ' -f 2)
+            line="$label: $((SECONDS - start)) s  $(log_progress "$log")"
+            printf '\r\033[K%s' "${line:0:${columns:-80}-1}"
         elif [ $((SECONDS - start)) -ge $next ]; then
             say "$label: $next s  $(log_progress "$log")"
             next=$((next + 15))

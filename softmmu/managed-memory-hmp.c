@@ -24,7 +24,7 @@ static void print_region(Monitor *mon, const ManagedMemoryRegion *region)
     monitor_printf(mon, "region %" PRIu32 ": %s\n", region->id, region->name);
     print_size(mon, "size", region->size);
     if (region->has_limit) {
-        print_size(mon, "limit", region->limit);
+        print_size(mon, "adds to the limit", region->limit);
     }
     print_size(mon, "held for DMA", region->dma_held);
 }
@@ -34,6 +34,8 @@ static void print_usage(Monitor *mon, const ManagedMemoryUsage *usage)
     monitor_printf(mon, "usage:\n");
     if (usage->has_limit) {
         print_size(mon, "limit", usage->limit);
+    } else {
+        monitor_printf(mon, "  limit: none\n");
     }
     print_size(mon, "resident", usage->resident);
     print_size(mon, "zero", usage->zero);
@@ -65,6 +67,8 @@ static void hmp_info_managed_memory(Monitor *mon, const QDict *qdict)
     }
     if (info->has_usage) {
         print_usage(mon, info->usage);
+    } else if (info->status == MANAGED_MEMORY_STATUS_CONNECTED) {
+        monitor_printf(mon, "usage: the pager does not answer\n");
     }
 }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the demo shows: a live line while it runs, a table at the end."""
 
+import shutil
 import sys
 import time
 
@@ -24,7 +25,9 @@ class LiveLine:
         now = time.monotonic()
         line = f"{now - self._start:5.1f} s  {text}"
         if self._live:
-            self._stream.write(f"\r\033[K{line[:110]}")
+            # A line that wraps cannot be replaced.
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\033[K{line[:width]}")
         elif topic != self._topic or now - self._last >= PLAIN_INTERVAL_S:
             self._stream.write(line + "\n")
             self._last = now
@@ -53,9 +56,9 @@ def live_text(progress, state):
         text = "{phase:<7}{pct:>4}%  {pages:>8} pages".format(**fields)
         if int(fields["idle-ms"]) >= 100:
             text += f"  waiting {fields['idle-ms']} ms"
-    return (f"{text}  | resident {state.resident // MIB} of "
-            f"{(state.limit or state.size) // MIB} MiB, swapped "
-            f"{state.swapped // MIB} MiB, faults {state.all_faults}")
+    return (f"{text} | {state.resident // MIB} of "
+            f"{(state.limit or state.size) // MIB} MiB resident, "
+            f"{state.swapped // MIB} swapped")
 
 
 def _mib(count):

@@ -114,8 +114,9 @@ void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
     qatomic_set(&vm->limit.stuck, stuck);
     if (stuck) {
         mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
-                    "nothing can be evicted: all of it is mapped for DMA or "
-                    "in constant use, or the tiers take nothing");
+                    "nothing can be evicted: %s", r->write_failing
+                    ? "the tier cannot be written"
+                    : "all of it is mapped for DMA or in constant use");
     } else {
         mm_vm_event(vm, MM_EVENT_PRESSURE_OVER, UINT32_MAX, 0,
                     "pages can be evicted again");
@@ -134,7 +135,9 @@ static void account(MmReclaim *r, unsigned evicted, bool all)
 {
     qatomic_set(&r->vm->limit.held, !evicted && !r->write_failing &&
                 r->held >= resident(r) / HELD_SHARE);
-    mm_reclaim_set_stuck(r, !evicted && all);
+    /* an operator who wants more than there is is no pressure */
+    mm_reclaim_set_stuck(r, !evicted && all && (r->active ||
+                                                qatomic_read(&r->urged)));
     qatomic_set(&r->urged, false);
     if (qatomic_read(&r->evicting)) {
         uint64_t done = qatomic_read(&r->evict_done) + evicted;

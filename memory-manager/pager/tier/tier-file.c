@@ -27,6 +27,7 @@
 #include "slot-alloc.h"
 
 #define GROW_STEP (64 * MiB)
+#define GROW_STEP_MIN (1 * MiB)
 
 typedef struct MmTierFile {
     MmTier base;
@@ -96,6 +97,20 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     return 0;
 }
 
+/* By a step, or what there is room for. */
+static void grow_locked(MmTierFile *file)
+{
+    uint64_t used, total, step = GROW_STEP;
+    int ret;
+
+    mm_slots_count(&file->slots, &used, &total);
+    do {
+        ret = grow_to_locked(file, MIN(total * MM_PAGE_SIZE + step,
+                                       file->max_size));
+        step /= 2;
+    } while (ret == -ENOSPC && step >= GROW_STEP_MIN);
+}
+
 static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
 {
     MmTierFile *file = to_file(tier);
@@ -133,11 +148,7 @@ static unsigned file_alloc(MmTier *tier, unsigned nr, uint64_t *place)
 
     /* while a reservation hangs in the file system, do without more */
     if (!got && g_mutex_trylock(&file->grow_lock)) {
-        uint64_t used, total;
-
-        mm_slots_count(&file->slots, &used, &total);
-        grow_to_locked(file, MIN(total * MM_PAGE_SIZE + GROW_STEP,
-                                 file->max_size));
+        grow_locked(file);
         g_mutex_unlock(&file->grow_lock);
         got = mm_slots_alloc(&file->slots, nr, place);
     }
