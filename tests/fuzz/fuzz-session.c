@@ -408,11 +408,12 @@ static void step_reclaim(Session *s, FuzzInput *in)
 static void step_progress(Session *s)
 {
     MmMsgEvent event;
+    bool again;
 
     qatomic_set(&vm->fault->swapping_in, false);
     qatomic_set(&vm->reclaim->evicting, false);
     qatomic_set(&vm->reclaim_resting, true);
-    while (mm_vm_take_event(vm, &event)) {
+    while (mm_vm_take_event(vm, &event, &again)) {
         g_assert(memchr(event.text, 0, sizeof(event.text)));
     }
     mm_long_progress(s->c);

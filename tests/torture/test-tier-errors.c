@@ -217,7 +217,7 @@ static void run_disk_full(const SmallDisk *disk)
 
 static void test_disk_full(void)
 {
-    SmallDisk disk = disk_new(80);
+    SmallDisk disk = disk_new(48);
 
     if (disk_usable(&disk)) {
         run_disk_full(&disk);
