@@ -331,6 +331,25 @@ static void test_counted_meanwhile(void)
     g_test_message("counted %u times", c.counts);
 }
 
+/* An operator may give a page up while it is tried once more. */
+static void test_failed(void)
+{
+    g_autofree MmWaiters *w = g_new0(MmWaiters, 1);
+
+    mm_waiters_init(w);
+    mm_waiters_add(w, PAGE, 7, 1, MM_WAIT_LOAD);
+    mm_waiters_add(w, 2 * PAGE, 8, 1, MM_WAIT_LOAD);
+    g_assert_false(mm_waiters_failed(w, PAGE));
+    mm_waiters_set_reason(w, PAGE, MM_WAIT_ERROR);
+    g_assert_true(mm_waiters_failed(w, PAGE));
+    g_assert_false(mm_waiters_failed(w, 2 * PAGE));
+    mm_waiters_set_reason(w, PAGE, MM_WAIT_LOAD);
+    mm_waiters_add(w, PAGE, 7, 2, MM_WAIT_LOAD);
+    g_assert_true(mm_waiters_failed(w, PAGE));
+    mm_waiters_remove(w, PAGE, PAGE, ignore, NULL);
+    g_assert_false(mm_waiters_failed(w, PAGE));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -339,6 +358,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/waiters/same-thread", test_same_thread_again);
     g_test_add_func("/mm/waiters/overflow", test_overflow);
     g_test_add_func("/mm/waiters/range-ends", test_range_ends);
+    g_test_add_func("/mm/waiters/failed", test_failed);
     g_test_add_func("/mm/waiters/counted-meanwhile", test_counted_meanwhile);
     return g_test_run();
 }

@@ -323,12 +323,15 @@ static void lose_page(MmFault *f, MmRegion *region, uint64_t page,
 
 bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page)
 {
+    uint64_t addr = page_addr(region, page);
+
     switch (mm_entry_state(mm_map_get(&region->map, page))) {
     case MM_PAGE_SWAPPED:
-        return mm_waiters_reason(&f->waiters, region->hva +
-                                 page * MM_PAGE_SIZE) == MM_WAIT_ERROR;
+        return mm_waiters_failed(&f->waiters, addr);
     case MM_PAGE_FILLING:
-        return mm_load_hangs(f, region, page);
+        /* one more try may be under way just now */
+        return mm_waiters_failed(&f->waiters, addr) ||
+               mm_load_hangs(f, region, page);
     case MM_PAGE_LOST:
         return true;
     default:

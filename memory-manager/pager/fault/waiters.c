@@ -56,16 +56,16 @@ void mm_waiters_remove(MmWaiters *w, uint64_t addr, uint64_t len,
     g_mutex_unlock(&w->lock);
 }
 
-MmWaitReason mm_waiters_reason(const MmWaiters *w, uint64_t addr)
+bool mm_waiters_failed(const MmWaiters *w, uint64_t addr)
 {
     unsigned i;
 
     for (i = 0; i < w->nr; i++) {
-        if (w->waiter[i].addr == addr) {
-            return w->waiter[i].reason;
+        if (w->waiter[i].addr == addr && w->waiter[i].failed) {
+            return true;
         }
     }
-    return MM_WAIT_NONE;
+    return false;
 }
 
 bool mm_waiters_set_reason(MmWaiters *w, uint64_t addr, MmWaitReason reason)
@@ -77,6 +77,7 @@ bool mm_waiters_set_reason(MmWaiters *w, uint64_t addr, MmWaitReason reason)
     for (i = 0; i < w->nr; i++) {
         if (w->waiter[i].addr == addr) {
             w->waiter[i].reason = reason;
+            w->waiter[i].failed |= reason == MM_WAIT_ERROR;
             found = true;
         }
     }

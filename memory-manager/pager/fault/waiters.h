@@ -32,6 +32,7 @@ typedef struct MmWaiter {
     uint64_t since_ns;
     uint32_t tid;
     MmWaitReason reason;
+    bool failed;                /* its page could not be read at least once */
 } MmWaiter;
 
 typedef struct MmWaiters {
@@ -62,8 +63,8 @@ void mm_waiters_remove(MmWaiters *w, uint64_t addr, uint64_t len,
                        void (*fn)(void *opaque, uint64_t since_ns),
                        void *opaque);
 
-/** mm_waiters_reason: why they wait for the page at @addr, or NONE. */
-MmWaitReason mm_waiters_reason(const MmWaiters *w, uint64_t addr);
+/** mm_waiters_failed: does somebody wait at @addr for what was not read? */
+bool mm_waiters_failed(const MmWaiters *w, uint64_t addr);
 
 /** mm_waiters_set_reason: for all who wait for the page at @addr. */
 bool mm_waiters_set_reason(MmWaiters *w, uint64_t addr, MmWaitReason reason);
