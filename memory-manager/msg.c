@@ -49,7 +49,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_SET_LIMIT] = { "SET_LIMIT", sizeof(MmMsgAmount), 0, 0 },
     [MM_MSG_QUERY] = { "QUERY", 0, 0, 0 },
     [MM_MSG_QUERY_REPLY] = { "QUERY_REPLY", sizeof(MmMsgQueryReply), 0, 0 },
-    [MM_MSG_START_TIER] = { "START_TIER", sizeof(MmMsgStartTier), 1, 1 },
+    [MM_MSG_START_TIER] = { "START_TIER", sizeof(MmMsgStartTier), 0, 1 },
     [MM_MSG_START] = { "START", sizeof(MmMsgStart),
                        MM_START_FD_UFFD_DEV, MM_START_FD__MAX },
     [MM_MSG_CONTROL_HELLO] = { "CONTROL_HELLO", 0, 0, 0 },

@@ -10,16 +10,12 @@
 #include "qemu/osdep.h"
 #include <getopt.h>
 #include <grp.h>
-#include <sys/vfs.h>
-#include <linux/magic.h>
 #include "qapi/error.h"
-#include "qemu/config-file.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/help_option.h"
 #include "qemu/help-texts.h"
 #include "qemu/log.h"
-#include "qemu/option.h"
 #include "qemu/units.h"
 #include "qemu-version.h"
 #include "trace/control.h"
@@ -27,7 +23,6 @@
 #include "pager/limit.h"
 #include "pager/page-map.h"
 
-#define DEFAULT_TIER_PATH "/var/lib/qemu-memory-manager/swap"
 #define DEFAULT_ATTACH_GROUP "kvm"
 #define DEFAULT_MAX_VMS_PER_USER 512
 /* No guest of today is of use with less: a unit was forgotten, most likely. */
@@ -68,36 +63,6 @@ static const struct option long_options[] = {
     { 0, 0, 0, 0 }
 };
 
-static QemuOptsList tier_opts = {
-    .name = "tier",
-    .implied_opt_name = "type",
-    .head = QTAILQ_HEAD_INITIALIZER(tier_opts.head),
-    .desc = {
-        {
-            .name = "type",
-            .type = QEMU_OPT_STRING,
-            .help = "kind of tier: file (default: file)",
-        }, {
-            .name = "name",
-            .type = QEMU_OPT_STRING,
-            .help = "name in queries (default: swap)",
-        }, {
-            .name = "path",
-            .type = QEMU_OPT_STRING,
-            .help = "directory for the VMs' unnamed files",
-        }, {
-            .name = "size",
-            .type = QEMU_OPT_SIZE,
-            .help = "most that one VM can have in it (default: no limit)",
-        }, {
-            .name = "overcommit",
-            .type = QEMU_OPT_BOOL,
-            .help = "do not reserve space when a VM attaches (default: off)",
-        },
-        { /* end of list */ }
-    },
-};
-
 static void help(void)
 {
     printf(
@@ -117,9 +82,12 @@ static void help(void)
 "                         (default: beside this program, or in libexecdir)\n"
 "\n"
 "Memory:\n"
-"  --tier [[type=]file][,name=NAME][,path=DIR][,size=SIZE][,overcommit=on|off]\n"
-"                         where memory goes that is not resident; --tier help\n"
-"                         explains (default: " DEFAULT_TIER_PATH ")\n"
+"  --tier file[,path=DIR][,name=NAME][,size=SIZE][,overcommit=on|off]\n"
+"  --tier compressed[,size=SIZE|PERCENT%%][,algorithm=lz4|zstd]...\n"
+"                         where memory goes that is not resident, several in\n"
+"                         the order in which they are filled; --tier help\n"
+"                         explains (default: file in\n"
+"                         " MM_DEFAULT_TIER_PATH ")\n"
 "  --limit SIZE|none      resident limit of VMs that do not set one\n"
 "                         (default: none)\n"
 "\n"
@@ -160,56 +128,6 @@ static void set_path(char **where, const char *path)
 {
     g_free(*where);
     *where = absolute(path);
-}
-
-static QemuOpts *parse_tier_opts(const char *arg)
-{
-    Error *err = NULL;
-    QemuOpts *o = qemu_opts_parse(&tier_opts, arg, true, &err);
-
-    if (!o) {
-        error_reportf_err(err, "--tier %s: ", arg);
-        error_printf("Its parameters are type, name, path, size and "
-                     "overcommit; --tier help explains them.\n");
-        exit(EXIT_FAILURE);
-    }
-    return o;
-}
-
-static void parse_tier(MmOptions *opts, const char *arg)
-{
-    g_autofree char *path = NULL;
-    MmTierConf *tier = &opts->tiers[0];
-    const char *type;
-    QemuOpts *o;
-
-    if (is_help_option(arg)) {
-        qemu_opts_print_help(&tier_opts, true);
-        exit(EXIT_SUCCESS);
-    }
-    o = parse_tier_opts(arg);
-    if (opts->nr_tiers) {
-        error_report("there can be only one tier in this release");
-        exit(EXIT_FAILURE);
-    }
-    type = qemu_opt_get(o, "type") ?: "file";
-    if (!g_str_equal(type, "file")) {
-        error_report("'%s' is not a type of tier, the only one is 'file'",
-                     type);
-        error_printf("Try: --tier file,path=DIR\n");
-        exit(EXIT_FAILURE);
-    }
-    tier->name = g_strdup(qemu_opt_get(o, "name") ?: "swap");
-    if (strlen(tier->name) >= MM_NAME_LEN) {
-        error_report("the tier's name is longer than %d bytes",
-                     MM_NAME_LEN - 1);
-        exit(EXIT_FAILURE);
-    }
-    tier->path = absolute(qemu_opt_get(o, "path") ?: DEFAULT_TIER_PATH);
-    tier->vm_size = qemu_opt_get_size(o, "size", 0);
-    tier->overcommit = qemu_opt_get_bool(o, "overcommit", false);
-    opts->nr_tiers = 1;
-    qemu_opts_del(o);
 }
 
 static void check_limit(const char *arg, uint64_t limit)
@@ -340,7 +258,7 @@ static void parse_option(MmOptions *opts, int c)
         set_path(&opts->run_dir, optarg);
         break;
     case OPTION_TIER:
-        parse_tier(opts, optarg);
+        mm_tier_parse(opts->tiers, &opts->nr_tiers, optarg);
         break;
     case 'D':
         set_path(&opts->log_file, optarg);
@@ -389,8 +307,9 @@ static void fill_defaults(MmOptions *opts)
                                           NULL);
     }
     if (!opts->nr_tiers) {
-        parse_tier(opts, "file");
+        mm_tier_parse(opts->tiers, &opts->nr_tiers, "file");
     }
+    mm_tiers_check(opts->tiers, opts->nr_tiers);
     if (!opts->pager_path) {
         opts->pager_path = find_pager();
     }
@@ -454,61 +373,10 @@ void mm_options_parse(MmOptions *opts, int argc, char **argv)
         .limit = MM_LIMIT_NONE,
         .max_vms_per_user = DEFAULT_MAX_VMS_PER_USER,
         .pager_in_vm_cgroup = true,
-        .tiers[0].dirfd = -1,
     };
     optind = 1;
     while ((c = next_option(argc, argv)) != -1) {
         parse_option(opts, c);
     }
     fill_defaults(opts);
-}
-
-/* VMs' files are unnamed, so that they vanish with the VM, however it ends. */
-static bool check_unnamed_files(MmTierConf *tier, Error **errp)
-{
-    ERRP_GUARD();
-    int fd = openat(tier->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "cannot make an unnamed file in %s",
-                         tier->path);
-        error_append_hint(errp, "Choose a directory on a local file system "
-                          "with O_TMPFILE, such as ext4, XFS or Btrfs, with "
-                          "--tier file,path=DIR.\n");
-        return false;
-    }
-    close(fd);
-    return true;
-}
-
-static void warn_of_memory(const MmTierConf *tier)
-{
-    struct statfs fs;
-
-    if (fstatfs(tier->dirfd, &fs) == 0 &&
-        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
-        warn_report("tier '%s': %s is itself in memory (tmpfs): to move "
-                    "memory there makes no room", tier->name, tier->path);
-    }
-}
-
-bool mm_tier_open(MmTierConf *tier, Error **errp)
-{
-    ERRP_GUARD();
-
-    if (g_mkdir_with_parents(tier->path, 0700)) {
-        error_setg_errno(errp, errno, "cannot create the tier's directory %s",
-                         tier->path);
-        error_append_hint(errp, "Choose another one with "
-                          "--tier file,path=DIR.\n");
-        return false;
-    }
-    tier->dirfd = open(tier->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (tier->dirfd < 0) {
-        error_setg_errno(errp, errno, "cannot open the tier's directory %s",
-                         tier->path);
-        return false;
-    }
-    warn_of_memory(tier);
-    return check_unnamed_files(tier, errp);
 }

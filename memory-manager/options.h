@@ -6,16 +6,7 @@
 #ifndef MEMORY_MANAGER_OPTIONS_H
 #define MEMORY_MANAGER_OPTIONS_H
 
-#include "managed-memory/proto.h"
-
-/* A tier; @dirfd is -1 until mm_tier_open(). */
-typedef struct MmTierConf {
-    char *name;
-    char *path;                 /* absolute */
-    uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
-    bool overcommit;            /* reserve no space when a VM attaches */
-    int dirfd;
-} MmTierConf;
+#include "tier-conf.h"
 
 /* Fixed once the command line is parsed; paths are absolute. */
 typedef struct MmOptions {
@@ -49,14 +40,5 @@ bool mm_options_parse_early(int argc, char **argv);
  * and log options take effect at once.
  */
 void mm_options_parse(MmOptions *opts, int argc, char **argv);
-
-/**
- * mm_tier_open: create a tier's directory if needed, and see if it will do
- *
- * @tier: its dirfd is set
- *
- * Returns true on success.
- */
-bool mm_tier_open(MmTierConf *tier, Error **errp);
 
 #endif

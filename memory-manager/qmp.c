@@ -67,6 +67,9 @@ ManagedVMList *coroutine_fn qmp_query_managed_vms(bool has_vm, const char *id,
     return list;
 }
 
+QEMU_BUILD_BUG_ON((int)MANAGED_TIER_ALGORITHM_LZ4 != MM_ALGORITHM_LZ4 ||
+                  (int)MANAGED_TIER_ALGORITHM_ZSTD != MM_ALGORITHM_ZSTD);
+
 static ManagedTier *describe_tier(int index)
 {
     const MmTierConf *conf = &manager->opts.tiers[index];
@@ -74,13 +77,23 @@ static ManagedTier *describe_tier(int index)
     MmVM *vm;
 
     out->name = g_strdup(conf->name);
-    out->type = MANAGED_TIER_TYPE_FILE;
+    out->has_path = conf->path;
     out->path = g_strdup(conf->path);
+    if (conf->kind == MM_TIER_KIND_COMPRESSED) {
+        out->type = MANAGED_TIER_TYPE_COMPRESSED;
+        out->has_algorithm = true;
+        out->algorithm = (ManagedTierAlgorithm)conf->algorithm;
+    } else {
+        out->type = MANAGED_TIER_TYPE_FILE;
+    }
     out->has_vm_size = conf->vm_size;
     out->vm_size = conf->vm_size;
+    out->has_vm_share = conf->vm_share;
+    out->vm_share = conf->vm_share;
     out->overcommit = conf->overcommit;
     QTAILQ_FOREACH(vm, &manager->vms, next) {
         if (index < vm->snapshot.vm.nr_tiers) {
+            out->content += vm->snapshot.vm.tier_content[index];
             out->used += vm->snapshot.vm.tier_used[index];
             out->reserved += vm->snapshot.vm.tier_size[index];
         }

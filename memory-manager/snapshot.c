@@ -191,6 +191,7 @@ static ManagedVMTierList *describe_tiers(const MmManager *mgr,
         ManagedVMTier *tier = g_new0(ManagedVMTier, 1);
 
         tier->name = g_strdup(mgr->opts.tiers[i].name);
+        tier->content = reply->tier_content[i];
         tier->used = reply->tier_used[i];
         tier->size = reply->tier_size[i];
         QAPI_LIST_APPEND(tail, tier);

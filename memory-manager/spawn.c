@@ -199,13 +199,16 @@ static int send_tiers(int control, const MmOptions *opts)
     for (i = 0; i < opts->nr_tiers && !ret; i++) {
         const MmTierConf *tier = &opts->tiers[i];
         MmMsgStartTier msg = {
+            .kind = tier->kind,
             .overcommit = tier->overcommit,
+            .algorithm = tier->algorithm,
+            .share = tier->vm_share,
             .size = tier->vm_size,
         };
 
         pstrcpy(msg.name, sizeof(msg.name), tier->name);
         ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &msg, sizeof(msg),
-                          &tier->dirfd, 1);
+                          &tier->dirfd, tier->dirfd >= 0);
     }
     return ret;
 }

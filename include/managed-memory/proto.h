@@ -51,6 +51,7 @@
 #define MM_DEFAULT_RUN_DIR "/run/qemu-memory-manager"
 #define MM_ATTACH_SOCKET_NAME "attach.sock"
 #define MM_QMP_SOCKET_NAME "qmp.sock"
+#define MM_DEFAULT_TIER_PATH "/var/lib/qemu-memory-manager/swap"
 #define MM_DEFAULT_ATTACH_PATH MM_DEFAULT_RUN_DIR "/" MM_ATTACH_SOCKET_NAME
 
 typedef enum MmMsgType {
@@ -91,7 +92,7 @@ typedef enum MmMsgType {
     MM_MSG_QUERY_REPLY,         /* MmMsgQueryReply */
 
     /* control only, to a fresh pager, in this order */
-    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: the tier's directory */
+    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: a file tier's folder */
     MM_MSG_START,               /* MmMsgStart; fds: MmStartFd order */
 
     /* control only, to a pager that serves or attaches */
@@ -179,6 +180,7 @@ typedef struct MmMsgResumeVM {
 /* What a held descriptor is; QEMU keeps them without looking inside. */
 typedef enum MmHoldKind {
     MM_HOLD_TIER_FILE,          /* O_PATH descriptor of a tier's file */
+    MM_HOLD_TIER_POOL,          /* the same of a compressed tier's memfd */
     MM_HOLD__MAX
 } MmHoldKind;
 
@@ -249,10 +251,27 @@ typedef struct MmMsgAmount {
     uint64_t value;             /* bytes or pages, as the message says */
 } MmMsgAmount;
 
-/* Tiers are numbered in the order of their START_TIER messages, from 0. */
+typedef enum MmTierKind {
+    MM_TIER_KIND_FILE,
+    MM_TIER_KIND_COMPRESSED,
+    MM_TIER_KIND__MAX
+} MmTierKind;
+
+typedef enum MmAlgorithm {
+    MM_ALGORITHM_LZ4,
+    MM_ALGORITHM_ZSTD,
+    MM_ALGORITHM__MAX
+} MmAlgorithm;
+
+/*
+ * Tiers are numbered in the order of their START_TIER messages, from 0, the
+ * one that is filled first.
+ */
 typedef struct MmMsgStartTier {
+    uint32_t kind;              /* MmTierKind */
     uint32_t overcommit;        /* 1: no space is reserved */
-    uint32_t pad;
+    uint32_t algorithm;         /* MmAlgorithm; compressed only */
+    uint32_t share;             /* percent of the VM's memory; 0: see size */
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
     char name[MM_NAME_LEN];
 } MmMsgStartTier;
@@ -342,8 +361,9 @@ typedef struct MmMsgQueryReply {
     uint64_t zero;
     uint64_t swapped;
     uint64_t never;
-    uint64_t tier_used[MM_MAX_TIERS];   /* bytes of slots in use */
-    uint64_t tier_size[MM_MAX_TIERS];   /* bytes reserved */
+    uint64_t tier_content[MM_MAX_TIERS]; /* bytes of memory that lie in it */
+    uint64_t tier_used[MM_MAX_TIERS];   /* bytes that these take there */
+    uint64_t tier_size[MM_MAX_TIERS];   /* bytes of storage that it has */
     uint32_t nr_tiers;
     uint32_t nr_regions;
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */

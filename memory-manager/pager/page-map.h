@@ -9,9 +9,9 @@
  *    bits  0-3   state      MmPageState
  *          4-7   tier       MM_TIER_NONE, MM_TIER_FILL or a real tier's number
  *          8-11  age        0 = cold; passes of the clock hand that it survives
- *         12-17  length     stored bytes / 64 - 1
- *         18-27  version    counts evictions, part of the checksum
- *         28-63  place      slot in the tier, or the low half of a fill value
+ *         12-21  version    counts evictions, part of the checksum
+ *         22-63  place      the tier's word for where it is, or the low half of
+ *                           a fill value
  *
  * tier and place name the content's place outside memory, and are kept while a
  * page is on its way (FILLING, DROPPING), so that a new pager can tell where
@@ -94,7 +94,7 @@ typedef enum MmPageClass {
 } MmPageClass;
 
 #define MM_AGE_MAX 15
-#define MM_PLACE_BITS 36
+#define MM_PLACE_BITS 42
 #define MM_PLACE_MAX ((1ULL << MM_PLACE_BITS) - 1)
 
 typedef struct MmPageMap {
@@ -127,12 +127,12 @@ static inline unsigned mm_entry_age(uint64_t entry)
 
 static inline unsigned mm_entry_version(uint64_t entry)
 {
-    return (entry >> 18) & 0x3ff;
+    return (entry >> 12) & 0x3ff;
 }
 
 static inline uint64_t mm_entry_place(uint64_t entry)
 {
-    return entry >> 28;
+    return entry >> 22;
 }
 
 /** mm_entry_with_state: the same entry in another state. */
@@ -151,7 +151,7 @@ static inline uint64_t mm_entry_with_age(uint64_t entry, unsigned age)
 static inline uint64_t mm_entry_at(uint64_t entry, unsigned tier,
                                    uint64_t place)
 {
-    return (entry & 0xfffff0fULL) | (uint64_t)tier << 4 | place << 28;
+    return (entry & 0x3fff0fULL) | (uint64_t)tier << 4 | place << 22;
 }
 
 /** mm_entry_next_version: the same entry, one eviction later. */
@@ -159,7 +159,7 @@ static inline uint64_t mm_entry_next_version(uint64_t entry)
 {
     uint64_t version = (mm_entry_version(entry) + 1) & 0x3ff;
 
-    return (entry & ~(0x3ffULL << 18)) | version << 18;
+    return (entry & ~(0x3ffULL << 12)) | version << 12;
 }
 
 /** mm_map_get: a page's entry; any thread. */

@@ -28,8 +28,8 @@ typedef struct Start {
     MmVM *vm;
     MmMsgStart start;
     MmMsgStartTier tier[MM_MAX_TIERS];
-    int tier_dir[MM_MAX_TIERS];
-    int tier_file[MM_MAX_TIERS];    /* resume: from QEMU, else -1 */
+    int tier_dir[MM_MAX_TIERS];     /* of a file tier */
+    int tier_fd[MM_MAX_TIERS];      /* resume: from QEMU, else -1 */
     MmMsg msg;
 } Start;
 
@@ -51,6 +51,22 @@ static bool receive(Start *s, int sock, MmMsgType type, Error **errp)
     return false;
 }
 
+static bool receive_tier(Start *s)
+{
+    MmVM *vm = s->vm;
+    MmMsgStartTier *tier;
+
+    if (vm->nr_tiers == MM_MAX_TIERS) {
+        return false;
+    }
+    tier = &s->tier[vm->nr_tiers];
+    memcpy(tier, s->msg.payload, sizeof(*tier));
+    s->tier_dir[vm->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
+    return tier->kind < MM_TIER_KIND__MAX &&
+           tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
+           (tier->kind == MM_TIER_KIND_FILE) == (s->msg.nr_fds == 1);
+}
+
 static bool receive_start(Start *s, int control, Error **errp)
 {
     MmVM *vm = s->vm;
@@ -59,10 +75,8 @@ static bool receive_start(Start *s, int control, Error **errp)
         int ret = mm_msg_recv(control, &s->msg, RECV_TIMEOUT_MS);
 
         if (ret == 1 && s->msg.hdr.type == MM_MSG_START_TIER &&
-            vm->nr_tiers < MM_MAX_TIERS) {
-            memcpy(&s->tier[vm->nr_tiers], s->msg.payload,
-                   sizeof(s->tier[0]));
-            s->tier_dir[vm->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
+            receive_tier(s)) {
+            mm_msg_clear(&s->msg);
             continue;
         }
         if (ret == 1 && s->msg.hdr.type == MM_MSG_START) {
@@ -202,40 +216,78 @@ static char *tier_path(const Start *s, unsigned i)
 }
 
 /* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
-static bool resume_hold(Start *s, Error **errp)
+static int resume_file(Start *s, unsigned i, Error **errp)
 {
-    MmMsgHold hold;
     struct stat st, dir;
     int fd;
 
-    memcpy(&hold, s->msg.payload, sizeof(hold));
-    if (hold.kind != MM_HOLD_TIER_FILE || hold.index >= s->vm->nr_tiers ||
-        s->tier_file[hold.index] >= 0 ||
-        fstat(s->msg.fds[0], &st) < 0 ||
-        fstat(s->tier_dir[hold.index], &dir) < 0 ||
+    if (fstat(s->msg.fds[0], &st) < 0 || fstat(s->tier_dir[i], &dir) < 0 ||
         !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
         (st.st_mode & 0777) != 0600 || st.st_nlink != 0) {
         error_setg(errp, "QEMU has handed back something else than its "
                    "tier's file");
-        return false;
+        return -1;
     }
     if (st.st_dev != dir.st_dev) {
-        g_autofree char *path = tier_path(s, hold.index);
+        g_autofree char *path = tier_path(s, i);
 
         error_setg(errp, "the VM's file is not in the file system of tier "
                    "'%s', %s; start the memory manager with the --tier that "
                    "it had when the VM was started",
-                   s->tier[hold.index].name, path);
-        return false;
+                   s->tier[i].name, path);
+        return -1;
     }
     fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
     if (fd < 0) {
         error_setg_errno(errp, -fd, "cannot reopen the file in tier '%s'",
-                         s->tier[hold.index].name);
+                         s->tier[i].name);
+    }
+    return fd;
+}
+
+static int resume_pool(Start *s, unsigned i, Error **errp)
+{
+    struct stat st;
+    int fd = -EINVAL;
+
+    /* not to be opened unless it is ours: who knows what it is */
+    if (fstat(s->msg.fds[0], &st) == 0 && S_ISREG(st.st_mode) &&
+        st.st_uid == geteuid()) {
+        fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR);
+    }
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot reopen the pool of tier '%s'",
+                         s->tier[i].name);
+        return -1;
+    }
+    if (!mm_check_memfd(fd, mm_tier_compressed_fd_size(&s->tier[i]), true,
+                        "the compressed tier's pool", errp)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool resume_hold(Start *s, Error **errp)
+{
+    MmMsgHold hold;
+    bool is_file;
+    int fd;
+
+    memcpy(&hold, s->msg.payload, sizeof(hold));
+    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0) {
+        error_setg(errp, "QEMU has handed back a tier that it does not have");
         return false;
     }
-    s->tier_file[hold.index] = fd;
-    return true;
+    is_file = s->tier[hold.index].kind == MM_TIER_KIND_FILE;
+    if (hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
+        error_setg(errp, "QEMU has handed back another kind of tier");
+        return false;
+    }
+    fd = is_file ? resume_file(s, hold.index, errp)
+                 : resume_pool(s, hold.index, errp);
+    s->tier_fd[hold.index] = fd;
+    return fd >= 0;
 }
 
 static bool resume_region(Start *s, Error **errp)
@@ -347,11 +399,28 @@ static void tier_file_error(const Start *s, unsigned i, int err, Error **errp)
                       "O_DIRECT.\n");
 }
 
-static bool open_tier(Start *s, unsigned i, Error **errp)
+static bool open_compressed(Start *s, unsigned i, Error **errp)
 {
     MmVM *vm = s->vm;
-    bool is_new = s->tier_file[i] < 0;
-    int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_file[i];
+    bool is_new = s->tier_fd[i] < 0;
+    uint64_t size = mm_tier_compressed_fd_size(&s->tier[i]);
+    int fd = is_new ? mm_seal_memfd("managed-pool", size) : s->tier_fd[i];
+
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot create the pool of tier '%s'",
+                         s->tier[i].name);
+        return false;
+    }
+    vm->tiers[i] = mm_tier_compressed_open(fd, i, &s->tier[i], &vm->id,
+                                           is_new, errp);
+    return vm->tiers[i] != NULL;
+}
+
+static bool open_file(Start *s, unsigned i, Error **errp)
+{
+    MmVM *vm = s->vm;
+    bool is_new = s->tier_fd[i] < 0;
+    int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_fd[i];
 
     if (fd < 0) {
         tier_file_error(s, i, -fd, errp);
@@ -384,12 +453,15 @@ static bool take_up(Start *s, int control, Error **errp)
     }
     mm_msg_clear(&s->msg);
     for (i = 0; i < vm->nr_tiers; i++) {
-        if (!open_tier(s, i, errp)) {
+        bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
+
+        if (!(is_file ? open_file : open_compressed)(s, i, errp)) {
             return false;
         }
     }
     if (s->start.resume) {
         resume_limit(vm);
+        mm_vm_resize(vm, 0);
     }
     return true;
 }
@@ -403,7 +475,7 @@ MmVM *mm_start(int control, Error **errp)
 
     s->vm = vm;
     for (i = 0; i < MM_MAX_TIERS; i++) {
-        s->tier_file[i] = -1;
+        s->tier_fd[i] = -1;
     }
     vm->connection = -1;
     g_mutex_init(&vm->regions_lock);
@@ -433,8 +505,8 @@ static int send_holds(MmVM *vm)
     unsigned i;
 
     for (i = 0; i < vm->nr_tiers; i++) {
-        MmMsgHold hold = { .kind = MM_HOLD_TIER_FILE, .index = i };
-        int fd = mm_reopen(vm, mm_tier_file_fd(vm->tiers[i]), O_PATH);
+        MmMsgHold hold = { .kind = vm->tiers[i]->ops->hold, .index = i };
+        int fd = mm_reopen(vm, vm->tiers[i]->fd, O_PATH);
         int ret = fd < 0 ? fd : mm_msg_send(vm->connection, MM_MSG_HOLD, 0,
                                             &hold, sizeof(hold), &fd, 1);
 

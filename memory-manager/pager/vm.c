@@ -65,6 +65,18 @@ void mm_vm_publish_region(MmVM *vm, uint32_t id, MmRegion *region)
     g_mutex_unlock(&vm->regions_lock);
 }
 
+void mm_vm_resize(MmVM *vm, int64_t bytes)
+{
+    uint64_t size = qatomic_add_fetch(&vm->total_size, bytes);
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        if (vm->tiers[i]->ops->set_vm_size) {
+            vm->tiers[i]->ops->set_vm_size(vm->tiers[i], size);
+        }
+    }
+}
+
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier)
 {
     if (entry_tier < MM_TIER_FIRST ||

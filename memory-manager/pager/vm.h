@@ -149,6 +149,9 @@ void mm_region_put(MmVM *vm, MmRegion *region);
  */
 void mm_vm_publish_region(MmVM *vm, uint32_t id, MmRegion *region);
 
+/** mm_vm_resize: regions of @bytes have come, or gone; control thread. */
+void mm_vm_resize(MmVM *vm, int64_t bytes);
+
 /** mm_vm_tier: the tier that an entry names, or NULL; any thread. */
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier);
 
@@ -162,8 +165,8 @@ void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
 /** What may fail at a tier, see mm_vm_io_failing(). */
 enum {
     MM_IO_READ = 1 << 0,
-    MM_IO_WRITE = 1 << 1,
-    MM_IO_SETTLE = 1 << 2,
+    MM_IO_SETTLE = 1 << 1,
+#define MM_IO_WRITE(tier) (1u << (2 + (tier)))
 };
 
 /**

@@ -3,10 +3,11 @@
  *
  * A checker that only looks at a page number misses stale and torn pages.
  * Here the tag (page, version) determines every byte: three header words
- * (page, version, checksum), then a pseudo-random payload that does not
- * compress.  A check recomputes the payload, so no wrong bit goes unseen; the
- * header exists to explain a mismatch, and its checksum covers what is found,
- * not what was expected.
+ * (page, version, checksum), then a pseudo-random payload, which in every other
+ * page repeats itself, so that these compress and the others do not.  A check
+ * recomputes the payload, so no wrong bit goes unseen; the header exists to
+ * explain a mismatch, and its checksum covers what is found, not what was
+ * expected.
  *
  * Some tags stand for pages without a header, all zero or one repeated word:
  * a memory manager keeps those without storage, which is code of its own.
@@ -33,6 +34,10 @@ typedef enum StampKind {
     STAMP_ZERO,
     STAMP_SAME,
 } StampKind;
+
+/* Of a tag's key: the payload repeats itself after so many words. */
+#define KEY_REPEATS (UINT64_C(1) << 40)
+#define PERIOD      64
 
 static uint64_t stamp_seed;
 static unsigned stamp_special;
@@ -71,8 +76,11 @@ static StampKind tag_kind(PageTag tag)
  * low bits are poor; folding the high half down mends that at little cost,
  * which counts because an emulated CPU runs this for every word.
  */
-static uint64_t payload_next(uint64_t *state)
+static uint64_t payload_next(uint64_t *state, uint64_t key, int i)
 {
+    if ((key & KEY_REPEATS) && (i - WORD_PAYLOAD) % PERIOD == 0) {
+        *state = key;
+    }
     *state = *state * UINT64_C(6364136223846793005) + 1442695040888963407;
     return *state ^ *state >> 32;
 }
@@ -113,7 +121,7 @@ void stamp_setup(uint64_t seed, unsigned special)
 void stamp_write(void *page, PageTag tag)
 {
     uint64_t *words = page;
-    uint64_t state = tag_key(tag);
+    uint64_t key = tag_key(tag), state = key;
     StampKind kind = tag_kind(tag);
 
     if (kind != STAMP_FULL) {
@@ -125,7 +133,7 @@ void stamp_write(void *page, PageTag tag)
     words[WORD_ID] = tag.id;
     words[WORD_VERSION] = tag.version;
     for (int i = WORD_PAYLOAD; i < WORD_COUNT; i++) {
-        words[i] = payload_next(&state);
+        words[i] = payload_next(&state, key, i);
     }
     words[WORD_SUM] = sum_page(words);
 }
@@ -133,7 +141,7 @@ void stamp_write(void *page, PageTag tag)
 bool stamp_check(const void *page, PageTag want)
 {
     const uint64_t *words = page;
-    uint64_t state = tag_key(want);
+    uint64_t key = tag_key(want), state = key;
     uint64_t differences = 0;
 
     switch (tag_kind(want)) {
@@ -145,7 +153,7 @@ bool stamp_check(const void *page, PageTag want)
         break;
     }
     for (int i = WORD_PAYLOAD; i < WORD_COUNT; i++) {
-        differences |= words[i] ^ payload_next(&state);
+        differences |= words[i] ^ payload_next(&state, key, i);
     }
     return !differences && words[WORD_ID] == want.id &&
            words[WORD_VERSION] == want.version &&

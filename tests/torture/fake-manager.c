@@ -239,8 +239,14 @@ static bool spawn_pager(FakeManager *fm, int control, Error **errp)
     return true;
 }
 
-static void send_start_tier(FakeManager *fm, int control)
+static void send_start_tiers(FakeManager *fm, int control)
 {
+    MmMsgStartTier compressed = {
+        .kind = MM_TIER_KIND_COMPRESSED,
+        .algorithm = fm->config.algorithm,
+        .size = fm->config.compressed_size,
+        .name = "compressed",
+    };
     MmMsgStartTier tier = {
         .overcommit = fm->config.overcommit,
         .size = fm->config.tier_size,
@@ -249,6 +255,10 @@ static void send_start_tier(FakeManager *fm, int control)
     int dir = open(fm->tier_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     g_assert(dir >= 0);
+    if (compressed.size) {
+        mm_msg_send(control, MM_MSG_START_TIER, 0, &compressed,
+                    sizeof(compressed), NULL, 0);
+    }
     mm_msg_send(control, MM_MSG_START_TIER, 0, &tier, sizeof(tier), &dir, 1);
     close(dir);
 }
@@ -308,7 +318,7 @@ bool fake_manager_start(FakeManager *fm, int connection, bool resume,
     close(pair[1]);
     if (ok) {
         /* a pager that dies at once is noticed on the connection */
-        send_start_tier(fm, pair[0]);
+        send_start_tiers(fm, pair[0]);
         mm_msg_send(pair[0], MM_MSG_START, 0, &start, sizeof(start), fds,
                     nr_fds);
     }

@@ -20,6 +20,8 @@ typedef struct PagerConfig {
     const char *jail_probe;     /* MM_JAIL_PROBE, or NULL */
     const char *tier_dir;       /* NULL: a directory of its own */
     uint64_t tier_size;         /* bytes, 0: no limit */
+    uint64_t compressed_size;   /* of a tier before it, 0: none */
+    MmAlgorithm algorithm;      /* of that one */
     bool overcommit;
     bool no_uring;              /* as on a host without io_uring */
     uint64_t limit;             /* bytes; 0: MM_LIMIT_NONE */

@@ -127,7 +127,7 @@ static char *judge_numbers(Rig *rig, const MmMsgQueryReply *q)
     int i;
 
     for (i = 0; i < q->nr_tiers; i++) {
-        used += q->tier_used[i];
+        used += q->tier_content[i];
     }
     if (sum != q->size || q->size != rig->size) {
         return g_strdup_printf("resident %" PRIu64 " + zero %" PRIu64

@@ -83,13 +83,15 @@ static void fill_repeated(uint64_t *words, uint64_t word)
 
 static void fill_full(uint64_t *words, Stamp s, uint64_t key)
 {
+    /* every other page repeats itself, and can be compressed */
+    unsigned period = key & 1024 ? WORDS : 48;
     unsigned i;
 
     words[WORD_PAGE] = s.page;
     words[WORD_VERSION] = s.version;
     words[WORD_SEED] = s.seed;
     for (i = WORD_PAYLOAD; i < WORDS; i++) {
-        words[i] = payload_word(key, i);
+        words[i] = payload_word(key, i % period);
     }
     words[WORD_SUM] = page_sum(words);
 }

@@ -8,6 +8,7 @@
  * access to the page, by one of the sweeps, or by the numbers at rest.
  */
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "rig.h"
 #include "rng.h"
 #include "torture.h"
@@ -100,6 +101,17 @@ static void test_without_uring(void)
     run_kills(&config, &LOAD_MIXED, torture_trials(20, 300));
 }
 
+static void test_compressed(void)
+{
+    const RigConfig config = {
+        .pager = { .compressed_size = 3 * MiB },
+        .stamped_mib = { 16, 3 },
+        .limit_percent = 25,
+    };
+
+    run_kills(&config, &LOAD_MIXED, torture_trials(40, 600));
+}
+
 /* Stopped for a while, and not dead: all wait, nothing else happens. */
 static void test_stop(void)
 {
@@ -132,5 +144,6 @@ void torture_add_kill(void)
     g_test_add_func("/torture/kill/mixed", test_mixed);
     g_test_add_func("/torture/kill/thrash", test_thrash);
     g_test_add_func("/torture/kill/without-io-uring", test_without_uring);
+    g_test_add_func("/torture/kill/compressed", test_compressed);
     g_test_add_func("/torture/kill/stop", test_stop);
 }

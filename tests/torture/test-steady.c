@@ -88,10 +88,11 @@ static void print_stats(Rig *rig)
     }
 }
 
-static void run_steady(unsigned seconds, bool change_limits, bool no_uring)
+static void run_steady(unsigned seconds, bool change_limits,
+                       const PagerConfig *pager)
 {
     const RigConfig config = {
-        .pager = { .no_uring = no_uring },
+        .pager = *pager,
         .stamped_mib = { 48, 12 },
         .words_mib = 4,
         .limit_percent = 25,
@@ -111,17 +112,28 @@ static void run_steady(unsigned seconds, bool change_limits, bool no_uring)
 
 static void test_limit_holds(void)
 {
-    run_steady(torture_seconds(5, 120), false, false);
+    run_steady(torture_seconds(5, 120), false, &(PagerConfig) {});
 }
 
 static void test_limit_changes(void)
 {
-    run_steady(torture_seconds(5, 120), true, false);
+    run_steady(torture_seconds(5, 120), true, &(PagerConfig) {});
 }
 
 static void test_without_uring(void)
 {
-    run_steady(torture_seconds(3, 60), true, true);
+    run_steady(torture_seconds(3, 60), true,
+               &(PagerConfig) { .no_uring = true });
+}
+
+/* With room for some of what compresses: the rest goes on to the file. */
+static void test_compressed(void)
+{
+    run_steady(torture_seconds(4, 60), true,
+               &(PagerConfig) { .compressed_size = 4 * MiB });
+    run_steady(torture_seconds(3, 60), true,
+               &(PagerConfig) { .compressed_size = 64 * MiB,
+                                .algorithm = MM_ALGORITHM_ZSTD });
 }
 
 void torture_add_steady(void)
@@ -129,4 +141,5 @@ void torture_add_steady(void)
     g_test_add_func("/torture/steady/limit-holds", test_limit_holds);
     g_test_add_func("/torture/steady/limit-changes", test_limit_changes);
     g_test_add_func("/torture/steady/without-io-uring", test_without_uring);
+    g_test_add_func("/torture/steady/compressed", test_compressed);
 }

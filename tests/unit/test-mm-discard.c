@@ -52,7 +52,7 @@ static void assert_discarded(uint64_t first, uint64_t nr)
 
     for (page = first; page < first + nr; page++) {
         g_assert_cmphex(mm_map_get(&region->map, page) &
-                        ~(uint64_t)0xfffff00, ==, MM_PAGE_NEVER);
+                        ~(uint64_t)0x3fff00, ==, MM_PAGE_NEVER);
         g_assert_false(vm_rig_present(region, page));
     }
     vm_rig_check(vm);

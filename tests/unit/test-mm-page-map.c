@@ -245,7 +245,7 @@ static void test_fields_are_apart(void)
         unsigned tier = mask & 4 ? 0xf : 0;
         uint64_t place = mask & 8 ? MM_PLACE_MAX : 0;
         /* version and length have no setters of their own */
-        uint64_t kept = mask & 16 ? 0xffff000 : 0;
+        uint64_t kept = mask & 16 ? 0x3ff000 : 0;
         uint64_t entry;
 
         entry = mm_entry_with_age(mm_entry_at(mm_entry_with_state(
@@ -255,14 +255,14 @@ static void test_fields_are_apart(void)
         g_assert_cmpuint(mm_entry_tier(entry), ==, tier);
         g_assert_cmpuint(mm_entry_place(entry), ==, place);
         g_assert_cmpuint(mm_entry_version(entry), ==, mask & 16 ? 0x3ff : 0);
-        g_assert_cmphex(entry & 0xffff000, ==, kept);
+        g_assert_cmphex(entry & 0x3ff000, ==, kept);
     }
 }
 
 static void test_version_wraps(void)
 {
     const uint64_t fields[] = {
-        0, mm_entry_at(MM_PAGE_LOST | 0x3f000, 0xf, MM_PLACE_MAX),
+        0, mm_entry_at(MM_PAGE_LOST, 0xf, MM_PLACE_MAX),
     };
     unsigned i, f;
 
@@ -272,7 +272,7 @@ static void test_version_wraps(void)
         for (i = 1; i <= 1024; i++) {
             entry = mm_entry_next_version(entry);
             g_assert_cmpuint(mm_entry_version(entry), ==, i % 1024);
-            g_assert_cmphex(entry & ~(0x3ffULL << 18), ==, fields[f]);
+            g_assert_cmphex(entry & ~(0x3ffULL << 12), ==, fields[f]);
         }
     }
 }
@@ -318,8 +318,8 @@ static void step_shadow(ShadowPage *page, uint64_t new)
     page->state = new & 15;
     page->tier = new >> 4 & 15;
     page->age = new >> 8 & 15;
-    page->version = new >> 18 & 1023;
-    page->place = new >> 28;
+    page->version = new >> 12 & 1023;
+    page->place = new >> 22;
 }
 
 static void check_shadow(TestMap *t, const ShadowPage *shadow, uint64_t page)

@@ -494,9 +494,9 @@ static void test_events(void)
 static void test_io_failing(void)
 {
     mm_vm_io_failing(vm, MM_IO_READ, true);
-    mm_vm_io_failing(vm, MM_IO_WRITE, true);
+    mm_vm_io_failing(vm, MM_IO_WRITE(0), true);
     g_assert_false(mm_vm_io_failing(vm, MM_IO_READ, false));
-    g_assert_true(mm_vm_io_failing(vm, MM_IO_WRITE, false));
+    g_assert_true(mm_vm_io_failing(vm, MM_IO_WRITE(0), false));
 }
 
 #define MIB (1ULL << 20)

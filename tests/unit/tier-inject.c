@@ -185,7 +185,18 @@ static unsigned inject_reap(MmTierQueue *queue, MmTierDone *done)
     return q->reaped;
 }
 
+static int inject_alloc(MmTierQueue *queue, MmTierIO *io)
+{
+    InjectQueue *q = container_of(queue, InjectQueue, base);
+
+    if (take_turn(q->inject, true) == INJECT_FULL) {
+        return -ENOSPC;
+    }
+    return q->inner->ops->alloc(q->inner, io);
+}
+
 static const MmQueueOps queue_ops = {
+    .alloc = inject_alloc,
     .submit = inject_submit,
     .reap = inject_reap,
 };
@@ -218,16 +229,6 @@ static bool inject_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     return inner->ops->reserve(inner, bytes, errp);
 }
 
-static unsigned inject_alloc(MmTier *tier, unsigned nr, uint64_t *place)
-{
-    TierInject *inject = to_inject(tier);
-
-    if (take_turn(inject, true) == INJECT_FULL) {
-        return 0;
-    }
-    return inject->inner->ops->alloc(inject->inner, nr, place);
-}
-
 static void inject_free(MmTier *tier, uint64_t place, unsigned nr)
 {
     MmTier *inner = to_inject(tier)->inner;
@@ -249,17 +250,17 @@ static bool inject_settled(MmTier *tier)
     return inner->ops->settled(inner);
 }
 
-static void inject_usage(MmTier *tier, uint64_t *used, uint64_t *size)
+static void inject_usage(MmTier *tier, MmTierUsage *usage)
 {
     MmTier *inner = to_inject(tier)->inner;
 
-    inner->ops->usage(inner, used, size);
+    inner->ops->usage(inner, usage);
 }
 
 static const MmTierOps inject_ops = {
     .type = "inject",
+    .max_pages = MM_TIER_IO_PAGES,
     .reserve = inject_reserve,
-    .alloc = inject_alloc,
     .free = inject_free,
     .claim = inject_claim,
     .settled = inject_settled,

@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include "qapi/error.h"
+#include "managed-memory/msg.h"
 #include "memory-manager/pager/vm.h"
 #include "tier-inject.h"
 #include "tier-rig.h"
@@ -49,6 +50,11 @@ int rig_open_file(const char *dir)
     return fd;
 }
 
+bool rig_compresses(RigQueue kind)
+{
+    return kind == RIG_LZ4 || kind == RIG_ZSTD;
+}
+
 static MmTierQueue *new_queue(TierRig *rig, RigQueue kind)
 {
     Error *err = NULL;
@@ -81,6 +87,7 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
 {
     const MmMsgStartTier start = {
         .overcommit = overcommit, .size = size, .name = "rig",
+        .algorithm = kind == RIG_ZSTD ? MM_ALGORITHM_ZSTD : MM_ALGORITHM_LZ4,
     };
     int i;
 
@@ -88,10 +95,19 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
     rig->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     g_assert_true(rig->arena != MAP_FAILED);
-    rig->file = rig_keep(mm_tier_file_open(rig->fd, 0, &start, &rig_identity,
-                                       is_new, &error_abort));
-    rig->tier = kind == RIG_INJECT ? rig_keep(tier_inject_new(rig->file))
-                                   : rig->file;
+    if (rig_compresses(kind)) {
+        if (is_new) {
+            rig->fd = mm_seal_memfd("rig", mm_tier_compressed_fd_size(&start));
+        }
+        rig->inner = mm_tier_compressed_open(rig->fd, 0, &start, &rig_identity,
+                                             is_new, &error_abort);
+    } else {
+        rig->inner = mm_tier_file_open(rig->fd, 0, &start, &rig_identity,
+                                       is_new, &error_abort);
+    }
+    rig_keep(rig->inner);
+    rig->tier = kind == RIG_INJECT ? rig_keep(tier_inject_new(rig->inner))
+                                   : rig->inner;
     for (i = 0; i < RIG_DEPTH; i++) {
         rig->slot[i].io.buf = rig->arena + i * SLOT_BYTES;
         rig->slot[i].rig = rig;
@@ -111,7 +127,7 @@ TierRig *rig_new(const char *dir, RigQueue kind, uint64_t size,
     TierRig *rig = g_new0(TierRig, 1);
 
     rig->dir = dir;
-    rig->fd = rig_open_file(dir);
+    rig->fd = rig_compresses(kind) ? -1 : rig_open_file(dir);
     return rig_on(rig, kind, size, overcommit, true);
 }
 
@@ -165,8 +181,10 @@ void rig_reap(TierRig *rig, unsigned nr)
         unsigned before = rig->completed;
         unsigned now;
 
-        g_assert_cmpint(poll(&pfd, 1, HANGS_MS), ==, 1);
-        mm_unwake(rig->wake_fd);
+        if (!rig->tier->ops->immediate) {
+            g_assert_cmpint(poll(&pfd, 1, HANGS_MS), ==, 1);
+            mm_unwake(rig->wake_fd);
+        }
         now = rig->queue->ops->reap(rig->queue, io_done);
         g_assert_cmpuint(now, ==, rig->completed - before);
         reaped += now;
@@ -220,13 +238,43 @@ int rig_transfer(TierRig *rig, bool store, uint64_t place, unsigned nr)
     return slot->io.ret;
 }
 
+unsigned rig_alloc(TierRig *rig, unsigned nr, uint64_t *place)
+{
+    MmTierIO io = {
+        .store = true, .buf = rig->arena,
+        .nr_pages = MIN(nr, rig->tier->ops->max_pages),
+    };
+    int ret = rig->queue->ops->alloc(rig->queue, &io);
+
+    *place = io.place;
+    return ret < 0 ? 0 : io.nr_pages;
+}
+
+uint64_t rig_pages(const TierRig *rig)
+{
+    MmTierUsage usage;
+
+    rig->tier->ops->usage(rig->tier, &usage);
+    return usage.pages;
+}
+
+uint64_t rig_size(const TierRig *rig)
+{
+    MmTierUsage usage;
+
+    rig->tier->ops->usage(rig->tier, &usage);
+    return usage.size;
+}
+
 void rig_fill(uint8_t *page, uint64_t number)
 {
     uint64_t *word = (uint64_t *)page;
     unsigned i;
 
+    /* a quarter, four times: compresses as memory does */
     for (i = 0; i < MM_PAGE_SIZE / sizeof(*word); i++) {
-        word[i] = (number + 1) * 0x9e3779b97f4a7c15 + i * 0x100000001b3;
+        word[i] = (number + 1) * 0x9e3779b97f4a7c15 +
+                  i % 128 * 0x100000001b3;
     }
 }
 

@@ -19,6 +19,8 @@ typedef enum RigQueue {
     RIG_URING,
     RIG_THREADS,
     RIG_INJECT,                 /* tier-inject.h over what the tier chooses */
+    RIG_LZ4,                    /* a compressed tier */
+    RIG_ZSTD,
     RIG_QUEUE__MAX
 } RigQueue;
 
@@ -36,8 +38,8 @@ typedef struct TierRig {
     const char *dir;
     int fd;                     /* the tier's own */
     int wake_fd;
-    MmTier *file;
-    MmTier *tier;               /* file, or the one over it */
+    MmTier *inner;
+    MmTier *tier;               /* inner, or the one over it */
     MmTierQueue *queue;
     uint8_t *arena;             /* RIG_DEPTH transfers of full size */
     RigIO slot[RIG_DEPTH];
@@ -51,6 +53,9 @@ extern const MmIdentity rig_identity;
 
 /** rig_keep: what lives as long as the process; returns @what. */
 void *rig_keep(void *what);
+
+/** rig_compresses: is it a compressed tier? */
+bool rig_compresses(RigQueue kind);
 
 /** rig_open_file: an unnamed file in @dir, with O_DIRECT where it can be. */
 int rig_open_file(const char *dir);
@@ -72,6 +77,17 @@ TierRig *rig_reopen(const TierRig *former, RigQueue kind);
 
 /** rig_free: close the file; nothing may be in flight. */
 void rig_free(TierRig *rig);
+
+/**
+ * rig_alloc: places for @nr pages of what lies in rig->arena
+ *
+ * Returns how many, from *@place on; 0: full.
+ */
+unsigned rig_alloc(TierRig *rig, unsigned nr, uint64_t *place);
+
+/** rig_pages: how many the tier has; rig_size: bytes of its storage. */
+uint64_t rig_pages(const TierRig *rig);
+uint64_t rig_size(const TierRig *rig);
 
 /** rig_slot: a slot that is not in use; reaps if there is none. */
 RigIO *rig_slot(TierRig *rig);

@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include "qapi/error.h"
 #include "memory-manager/pager/fault/fault.h"
-#include "memory-manager/pager/reclaim/reclaim.h"
+#include "memory-manager/pager/reclaim/reclaim-internal.h"
 #include "memory-manager/pager/region.h"
 #include "vm-rig.h"
 
@@ -106,18 +106,17 @@ static uint64_t store_page(MmVM *vm, MmRegion *region, uint64_t page)
     /* O_DIRECT wants it aligned */
     uint8_t buffer[MM_PAGE_SIZE] QEMU_ALIGNED(MM_PAGE_SIZE);
     uint64_t entry = mm_entry_next_version(mm_map_get(&region->map, page));
-    uint64_t place;
+    MmTierIO io = { .store = true, .nr_pages = 1, .buf = buffer };
+    MmTierQueue *queue = vm->reclaim->queues[0];
 
     g_assert_cmpint(pread(region->ram_fd, buffer, MM_PAGE_SIZE,
                           page * MM_PAGE_SIZE), ==, MM_PAGE_SIZE);
-    g_assert_cmpuint(vm->tiers[0]->ops->alloc(vm->tiers[0], 1, &place), ==,
-                     1);
-    g_assert_cmpint(pwrite(mm_tier_file_fd(vm->tiers[0]), buffer,
-                           MM_PAGE_SIZE, (place + 1) * MM_PAGE_SIZE), ==,
-                    MM_PAGE_SIZE);
+    g_assert_cmpint(queue->ops->alloc(queue, &io), ==, 0);
+    g_assert_cmpint(pwrite(vm->tiers[0]->fd, buffer, MM_PAGE_SIZE,
+                           (io.place + 1) * MM_PAGE_SIZE), ==, MM_PAGE_SIZE);
     region->map.checksums[page] = mm_page_checksum(&region->map, page, entry,
                                                    buffer);
-    return mm_entry_at(entry, MM_TIER_FIRST, place);
+    return mm_entry_at(entry, MM_TIER_FIRST, io.place);
 }
 
 void vm_rig_swap_out(MmVM *vm, MmRegion *region, uint64_t page,
@@ -145,10 +144,10 @@ void vm_rig_swap_out(MmVM *vm, MmRegion *region, uint64_t page,
 
 uint64_t vm_rig_used(MmVM *vm)
 {
-    uint64_t used, size;
+    MmTierUsage usage;
 
-    vm->tiers[0]->ops->usage(vm->tiers[0], &used, &size);
-    return used / MM_PAGE_SIZE;
+    vm->tiers[0]->ops->usage(vm->tiers[0], &usage);
+    return usage.pages;
 }
 
 void vm_rig_check(MmVM *vm)

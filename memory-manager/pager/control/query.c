@@ -54,8 +54,12 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply)
     }
     reply->nr_tiers = vm->nr_tiers;
     for (i = 0; i < vm->nr_tiers; i++) {
-        vm->tiers[i]->ops->usage(vm->tiers[i], &reply->tier_used[i],
-                                 &reply->tier_size[i]);
+        MmTierUsage usage = {};
+
+        vm->tiers[i]->ops->usage(vm->tiers[i], &usage);
+        reply->tier_content[i] = usage.pages * MM_PAGE_SIZE;
+        reply->tier_used[i] = usage.used;
+        reply->tier_size[i] = usage.size;
     }
     mm_fault_waiting(vm, &reply->stalled_threads, &reply->oldest_fault_ns);
     reply->serving = qatomic_read(&vm->serving);

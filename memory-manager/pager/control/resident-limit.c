@@ -81,10 +81,14 @@ uint64_t mm_control_limit(const MmVM *vm)
     return vm->state->limit_set ? operators_limit(vm) : sum_of_limits(vm);
 }
 
-/* Space for all that the limit may push out, in the first tier. */
+/*
+ * Space for all that the limit may push out, in the last tier: what is pushed
+ * out may end up there, whatever the others take.
+ */
 static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
 {
     uint64_t size = qatomic_read(&vm->total_size);
+    MmTier *last;
     MmLimit l;
 
     if (limit >= size || !vm->nr_tiers) {
@@ -92,9 +96,9 @@ static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
     }
     /* reclaim goes on down to the low watermark */
     mm_limit_set(&l, limit / MM_PAGE_SIZE);
-    return vm->tiers[0]->ops->reserve(vm->tiers[0],
-                                      size - l.low * MM_PAGE_SIZE +
-                                      IN_FLIGHT_BYTES, errp);
+    last = vm->tiers[vm->nr_tiers - 1];
+    return last->ops->reserve(last, size - l.low * MM_PAGE_SIZE +
+                                    IN_FLIGHT_BYTES, errp);
 }
 
 static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
@@ -148,14 +152,14 @@ bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
 
 bool mm_control_region_comes(MmVM *vm, MmRegion *region, Error **errp)
 {
-    qatomic_add(&vm->total_size, region->size);
+    mm_vm_resize(vm, region->size);
     region->map.hdr->on_top = vm->state->limit_set && names_limit(region);
     vm->pending[region->id] = region;
     if (apply(vm, mm_control_limit(vm), errp)) {
         return true;
     }
     vm->pending[region->id] = NULL;
-    qatomic_sub(&vm->total_size, region->size);
+    mm_vm_resize(vm, -(int64_t)region->size);
     return false;
 }
 
@@ -180,7 +184,7 @@ static void scale_operators(MmVM *vm, const MmRegion *gone)
 
 void mm_control_region_gone(MmVM *vm, const MmRegion *region)
 {
-    qatomic_sub(&vm->total_size, region->size);
+    mm_vm_resize(vm, -(int64_t)region->size);
     if (vm->state->limit_set && names_limit(region) &&
         !region->map.hdr->on_top &&
         vm->state->operator_limit != MM_LIMIT_NONE) {

@@ -83,7 +83,9 @@ static int discard_page(MmFault *f, MmRegion *region, uint64_t page)
         case MM_PAGE_NEVER:
             return 0;
         case MM_PAGE_SWAPPED:
-            mm_map_move(&region->map, page, entry, never);
+            if (!mm_map_cas(&region->map, page, entry, never)) {
+                break;      /* moved to another place just now */
+            }
             if (tier) {
                 tier->ops->free(tier, mm_entry_place(entry), 1);
             }

@@ -145,6 +145,9 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
 /** mm_load_reap: place what has been read. */
 void mm_load_reap(MmFault *f);
 
+/** mm_load_reap_immediate: the same for tiers that nothing tells of. */
+void mm_load_reap_immediate(MmFault *f);
+
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);
 

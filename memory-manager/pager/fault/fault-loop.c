@@ -75,6 +75,7 @@ static void serve_fault(MmFault *f, uint64_t addr, uint32_t tid)
     }
     mm_waiters_add(&f->waiters, addr, tid, f->now_ns, reason);
     qatomic_set(&f->nobody_waits, false);
+    mm_load_reap_immediate(f);
 }
 
 static bool serve_faults(MmFault *f)
@@ -175,6 +176,7 @@ static void retry_waiters(MmFault *f)
         f->node = mm_nodes_of_thread(f->vm->nodes, again[i].tid, f->now_ns);
         mm_waiters_set_reason(&f->waiters, again[i].addr,
                               mm_serve_page(f, region, page));
+        mm_load_reap_immediate(f);
     }
     f->retrying = false;
     if (f->waiters.overflow &&
@@ -268,6 +270,7 @@ static bool swap_in_page(MmFault *f, MmRegion *region, uint64_t page)
     }
     f->node = MM_NODE_ANY;
     reason = mm_serve_page(f, region, page);
+    mm_load_reap_immediate(f);
     switch (reason) {
     case MM_WAIT_NONE:
     case MM_WAIT_LOAD:

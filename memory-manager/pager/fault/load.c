@@ -35,43 +35,63 @@ void mm_load_init(MmFault *f)
     }
 }
 
-/* Does the page go on where the load's last one ends? */
-static bool adjoins(const MmRegion *region, uint64_t page, uint64_t first,
-                    unsigned nr)
+/* The entry of a page that goes on where the load's last one ends, or 0. */
+static uint64_t adjoining(const MmRegion *region, uint64_t page,
+                          uint64_t first, unsigned nr)
 {
     uint64_t entry;
 
     if (page >= region->nr_pages || !mm_region_reconciled(region, page)) {
-        return false;
+        return 0;
     }
     entry = mm_map_get(&region->map, page);
     return mm_entry_state(entry) == MM_PAGE_SWAPPED &&
            mm_entry_tier(entry) == mm_entry_tier(first) &&
-           mm_entry_place(entry) == mm_entry_place(first) + nr;
+           mm_entry_place(entry) == mm_entry_place(first) + nr ? entry : 0;
+}
+
+/*
+ * Take pages from @page on, of which the first one's entry is @first; returns
+ * how many.  The reclaim thread may move any of them to another place.
+ */
+static unsigned take_run(MmRegion *region, uint64_t page, uint64_t first,
+                         unsigned want, uint64_t *filling)
+{
+    unsigned nr;
+
+    for (nr = 0; nr < want; nr++) {
+        uint64_t entry = adjoining(region, page + nr, first, nr);
+
+        filling[nr] = mm_entry_with_state(entry, MM_PAGE_FILLING);
+        if (!entry ||
+            !mm_map_cas(&region->map, page + nr, entry, filling[nr])) {
+            break;
+        }
+    }
+    return nr;
 }
 
 unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want)
 {
     MmLoad *load = QLIST_FIRST(&f->free_loads);
-    uint64_t first = page < region->nr_pages
-                     ? mm_map_get(&region->map, page) : 0;
-    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(first));
+    uint64_t first;
+    MmTier *tier;
     unsigned nr;
 
-    if (!load || !tier) {
+    if (!load || page >= region->nr_pages) {
         return 0;
     }
-    want = MIN(want, MM_LOAD_PAGES);
-    for (nr = 0; nr < want && adjoins(region, page + nr, first, nr); nr++) {
-        uint64_t entry = mm_map_get(&region->map, page + nr);
-
-        load->entries[nr] = mm_entry_with_state(entry, MM_PAGE_FILLING);
-        mm_map_move(&region->map, page + nr, entry, load->entries[nr]);
-    }
-    if (!nr) {
-        return 0;
-    }
+    do {
+        first = mm_map_get(&region->map, page);
+        tier = mm_vm_tier(f->vm, mm_entry_tier(first));
+        if (!tier || !adjoining(region, page, first, 0)) {
+            return 0;
+        }
+        nr = take_run(region, page, first,
+                      MIN(MIN(want, MM_LOAD_PAGES), tier->ops->max_pages),
+                      load->entries);
+    } while (!nr);
     mm_failpoint(MM_FP_FILLING);
     QLIST_REMOVE(load, next);
     QLIST_INSERT_HEAD(&f->busy_loads, load, next);
@@ -270,6 +290,17 @@ void mm_load_look(MmFault *f)
         if (mm_vm_io_failing(f->vm, MM_IO_READ, false)) {
             mm_vm_event(f->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
                         "what was swapped out can be read again");
+        }
+    }
+}
+
+void mm_load_reap_immediate(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        if (f->vm->tiers[i]->ops->immediate) {
+            f->queues[i]->ops->reap(f->queues[i], load_done);
         }
     }
 }

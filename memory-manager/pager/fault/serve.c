@@ -311,14 +311,10 @@ static MmWaitReason serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
     return MM_WAIT_LOAD;
 }
 
-static void lose_page(MmFault *f, MmRegion *region, uint64_t page,
-                      uint64_t entry)
+static uint64_t lost_entry(uint64_t entry)
 {
-    uint64_t lost = mm_entry_with_state(entry, MM_PAGE_LOST);
-
-    mm_map_move(&region->map, page, entry,
-                mm_entry_at(lost, MM_TIER_NONE, 0));
-    mm_vm_page_lost(f->vm, region, page);
+    return mm_entry_at(mm_entry_with_state(entry, MM_PAGE_LOST),
+                       MM_TIER_NONE, 0);
 }
 
 bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page)
@@ -341,18 +337,25 @@ bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page)
 
 void mm_give_up(MmFault *f, MmRegion *region, uint64_t page)
 {
-    uint64_t entry = mm_map_get(&region->map, page);
-    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+    uint64_t entry;
+    MmTier *tier;
 
-    if (mm_entry_state(entry) == MM_PAGE_FILLING) {
-        /* its place is free when the read has ended */
-        mm_load_cancel(f, region, page, 1, MM_PAGE_LOST);
-        mm_vm_page_lost(f->vm, region, page);
-    } else if (mm_entry_state(entry) == MM_PAGE_SWAPPED) {
-        lose_page(f, region, page, entry);
-        if (tier) {
-            tier->ops->free(tier, mm_entry_place(entry), 1);
+    do {
+        entry = mm_map_get(&region->map, page);
+        if (mm_entry_state(entry) == MM_PAGE_FILLING) {
+            /* its place is free when the read has ended */
+            mm_load_cancel(f, region, page, 1, MM_PAGE_LOST);
+            mm_vm_page_lost(f->vm, region, page);
         }
+        if (mm_entry_state(entry) != MM_PAGE_SWAPPED) {
+            return;
+        }
+        /* fails if it is moved to another place just now */
+    } while (!mm_map_cas(&region->map, page, entry, lost_entry(entry)));
+    mm_vm_page_lost(f->vm, region, page);
+    tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+    if (tier) {
+        tier->ops->free(tier, mm_entry_place(entry), 1);
     }
 }
 
@@ -378,7 +381,8 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
     }
     mm_failpoint(MM_FP_MAPPED);
     if (res == MM_UFFD_BAD || res == MM_UFFD_HOLE) {
-        lose_page(f, region, page, mapping);
+        mm_map_move(&region->map, page, mapping, lost_entry(mapping));
+        mm_vm_page_lost(f->vm, region, page);
         return MM_WAIT_LOST;
     }
     if (state != MM_PAGE_RESIDENT) {

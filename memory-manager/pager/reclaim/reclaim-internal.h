@@ -21,16 +21,32 @@ typedef struct MmCandidate {
     uint64_t page;
 } MmCandidate;
 
+/* A page's content on its way to a tier. */
+typedef struct MmPiece {
+    uint64_t page;
+    uint64_t entry;             /* the one in the map */
+    uint64_t base;              /* entry whose version the content has */
+    uint64_t stored;            /* base with the place, 0: none yet */
+    uint8_t *buf;               /* in the arena */
+} MmPiece;
+
+typedef struct MmTierHealth {
+    bool failing;               /* and an event has said so */
+    uint64_t rest_until_ns;     /* not tried before */
+} MmTierHealth;
+
 struct MmReclaim {
     MmVM *vm;
     GThread *thread;
     int wake_fd;
     int io_fd;                  /* eventfd: transfers have completed */
     MmTierQueue *queues[MM_MAX_TIERS];
+    MmTierHealth health[MM_MAX_TIERS];
     uint8_t *arena;             /* MM_TIER_IO_PAGES pages, locked */
+    uint8_t *gather;            /* as many */
     uint64_t zap_seq;
     bool active;                /* between the watermarks: on the way down */
-    bool write_failing;
+    bool refused;               /* by all tiers, content of the last batch */
     uint64_t held;              /* pages found mapped for DMA in this round */
 
     /* clock hand */
@@ -67,6 +83,17 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force);
  * With an event; lets waiting faults draw on the reserve.
  */
 void mm_reclaim_set_stuck(MmReclaim *r, bool stuck);
+
+/**
+ * mm_store: find a place for content
+ *
+ * @map: of the region
+ * @p: pieces; stored is set where there is a place, and the page's checksum
+ * @nr: up to MM_TIER_IO_PAGES
+ *
+ * Returns whether all have one.  Waits for the tiers.
+ */
+bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr);
 
 /**
  * mm_writeback: evict a batch from the head of the fifo

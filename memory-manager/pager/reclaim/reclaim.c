@@ -85,7 +85,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
         if (r->fifo_nr) {
             *evicted = mm_writeback(r);
             batches++;
-            if (r->write_failing) {
+            if (r->refused) {
                 break;
             }
         } else {
@@ -114,8 +114,8 @@ void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
     qatomic_set(&vm->limit.stuck, stuck);
     if (stuck) {
         mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
-                    "nothing can be evicted: %s", r->write_failing
-                    ? "the tier cannot be written"
+                    "nothing can be evicted: %s", r->refused
+                    ? "the tiers take nothing"
                     : "all of it is mapped for DMA or in constant use");
     } else {
         mm_vm_event(vm, MM_EVENT_PRESSURE_OVER, UINT32_MAX, 0,
@@ -133,7 +133,7 @@ static bool all_looked_at(const MmReclaim *r)
 
 static void account(MmReclaim *r, unsigned evicted, bool all)
 {
-    qatomic_set(&r->vm->limit.held, !evicted && !r->write_failing &&
+    qatomic_set(&r->vm->limit.held, !evicted && !r->refused &&
                 r->held >= resident(r) / HELD_SHARE);
     /* an operator who wants more than there is is no pressure */
     mm_reclaim_set_stuck(r, !evicted && all && (r->active ||
@@ -241,7 +241,8 @@ static void *reclaim_thread(void *opaque)
 
 MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
 {
-    size_t size = MM_TIER_IO_PAGES * MM_PAGE_SIZE;
+    size_t half = MM_TIER_IO_PAGES * MM_PAGE_SIZE;
+    size_t size = 2 * half;
     MmReclaim *r = g_new0(MmReclaim, 1);
     unsigned i;
 
@@ -254,6 +255,7 @@ MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
         error_setg_errno(errp, errno, "cannot set up reclaim");
         return NULL;
     }
+    r->gather = r->arena + half;
     /* best effort: without the right to lock, pressure may slow us down */
     mlock(r->arena, size);
     for (i = 0; i < vm->nr_tiers; i++) {

@@ -30,20 +30,13 @@
 #include "reclaim-internal.h"
 
 #define BATCH_PAGES MM_TIER_IO_PAGES
-/* A store that takes longer is taken for a tier that hangs. */
-#define STORE_HANGS_MS 1000
 /* Between two tries to write guest memory. */
 #define RESTORE_REST_MS 50
 
 typedef struct Batch {
     MmRegion *region;           /* with a reference */
     unsigned nr;
-    struct {
-        uint64_t page;
-        uint64_t entry;         /* the one in the map: WRITEBACK, DROPPING */
-        uint64_t stored;        /* entry with the place, 0: not stored */
-        uint8_t *buf;           /* content */
-    } p[BATCH_PAGES];
+    MmPiece p[BATCH_PAGES];     /* in the map: WRITEBACK, DROPPING */
 } Batch;
 
 /* Take pages from the fifo's head, as long as they are of one region. */
@@ -69,10 +62,12 @@ static void collect(MmReclaim *r, Batch *b)
             uint64_t claimed = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
 
             if (mm_map_cas(&b->region->map, c->page, entry, claimed)) {
-                b->p[b->nr].page = c->page;
-                b->p[b->nr].entry = claimed;
-                b->p[b->nr].buf = r->arena + b->nr * MM_PAGE_SIZE;
-                b->p[b->nr++].stored = 0;
+                b->p[b->nr] = (MmPiece) {
+                    .page = c->page, .entry = claimed,
+                    .base = mm_entry_next_version(claimed),
+                    .buf = r->arena + b->nr * MM_PAGE_SIZE,
+                };
+                b->nr++;
             }
         }
     }
@@ -169,129 +164,6 @@ static void copy_out(MmReclaim *r, Batch *b)
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
         }
     }
-}
-
-/* One 64-bit value throughout: it fits into place and checksum. */
-static bool store_as_fill(MmPageMap *map, Batch *b, unsigned i)
-{
-    uint64_t *word = (uint64_t *)b->p[i].buf;
-
-    if (memcmp(word, word + 1, MM_PAGE_SIZE - sizeof(*word))) {
-        return false;
-    }
-    map->checksums[b->p[i].page] = *word >> 32;
-    b->p[i].stored = mm_entry_at(mm_entry_next_version(b->p[i].entry),
-                                 MM_TIER_FILL, (uint32_t)*word);
-    return true;
-}
-
-static void store_event(MmReclaim *r, MmTier *tier, int err)
-{
-    if (err && !r->write_failing) {
-        mm_vm_io_failing(r->vm, MM_IO_WRITE, true);
-        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
-                    "tier '%s' cannot be written: %s; pages stay in memory",
-                    tier->name, strerror(err));
-    } else if (!err && r->write_failing &&
-               mm_vm_io_failing(r->vm, MM_IO_WRITE, false)) {
-        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
-                    "tier '%s' can be written again", tier->name);
-    }
-    r->write_failing = err;
-}
-
-static void io_done(MmTierIO *io)
-{
-    *(bool *)io->opaque = true;
-}
-
-static int store_and_wait(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
-{
-    struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
-    bool done = false;
-
-    io->store = true;
-    io->opaque = &done;
-    queue->ops->submit(queue, io);
-    while (!done) {
-        if (poll(&pfd, 1, STORE_HANGS_MS) == 0) {
-            store_event(r, queue->tier, ETIMEDOUT);
-            qatomic_set(&r->vm->limit.held, false);
-            qatomic_set(&r->vm->limit.stuck, true);
-            mm_fault_retry(r->vm);
-        }
-        mm_unwake(r->io_fd);
-        queue->ops->reap(queue, io_done);
-    }
-    return io->ret;
-}
-
-/*
- * Store pages [i, i + nr) of the batch, which lie together in the buffer, at
- * consecutive places.  Returns how many were stored, or -errno.
- */
-static int store_run(MmReclaim *r, Batch *b, unsigned i, unsigned nr)
-{
-    MmTierQueue *queue = r->queues[0];
-    MmTier *tier = queue->tier;
-    MmPageMap *map = &b->region->map;
-    MmTierIO io = { .buf = b->p[i].buf };
-    int ret;
-    unsigned k;
-
-    io.nr_pages = tier->ops->alloc(tier, nr, &io.place);
-    if (!io.nr_pages) {
-        return -ENOSPC;
-    }
-    for (k = 0; k < io.nr_pages; k++) {
-        uint64_t entry = mm_entry_next_version(b->p[i + k].entry);
-
-        map->checksums[b->p[i + k].page] =
-            mm_page_checksum(map, b->p[i + k].page, entry, b->p[i + k].buf);
-        b->p[i + k].stored = mm_entry_at(entry, MM_TIER_FIRST + tier->number,
-                                         io.place + k);
-    }
-    ret = store_and_wait(r, queue, &io);
-    if (ret < 0) {
-        for (k = 0; k < io.nr_pages; k++) {
-            b->p[i + k].stored = 0;
-        }
-        tier->ops->free(tier, io.place, io.nr_pages);
-        MM_STAT_ADD(r->vm, write_errors, 1);
-        return ret;
-    }
-    MM_STAT_ADD(r->vm, pages_written, io.nr_pages);
-    return io.nr_pages;
-}
-
-static void store(MmReclaim *r, Batch *b)
-{
-    unsigned i = 0;
-    int ret = 0;
-
-    mm_failpoint(MM_FP_WRITEBACK);
-    while (i < b->nr) {
-        unsigned nr = 0;
-
-        while (i + nr < b->nr &&
-               b->p[i + nr].buf == b->p[i].buf + nr * MM_PAGE_SIZE &&
-               !store_as_fill(&b->region->map, b, i + nr)) {
-            nr++;
-        }
-        if (nr) {
-            ret = store_run(r, b, i, nr);
-            if (ret < 0) {
-                store_event(r, r->queues[0]->tier, -ret);
-                i += nr;
-            } else {
-                store_event(r, r->queues[0]->tier, 0);
-                i += ret;
-            }
-        } else {
-            i++;
-        }
-    }
-    mm_failpoint(MM_FP_STORED);
 }
 
 static void free_place(MmReclaim *r, uint64_t entry)
@@ -408,7 +280,7 @@ unsigned mm_writeback(MmReclaim *r)
         if (mm_mutated(MM_MUT_PUNCH_FIRST)) {
             punch_all(&b);
         }
-        store(r, &b);
+        r->refused = !mm_store(r, &b.region->map, b.p, b.nr);
         publish(r, &b);
         punch_all(&b);
         mm_failpoint(MM_FP_PUNCHED);

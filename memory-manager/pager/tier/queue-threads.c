@@ -109,6 +109,7 @@ static unsigned threads_reap(MmTierQueue *queue, MmTierDone *done)
 }
 
 static const MmQueueOps threads_ops = {
+    .alloc = mm_tier_file_alloc,
     .submit = threads_submit,
     .reap = threads_reap,
 };

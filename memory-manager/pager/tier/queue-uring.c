@@ -126,6 +126,7 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
 }
 
 static const MmQueueOps uring_ops = {
+    .alloc = mm_tier_file_alloc,
     .submit = uring_submit,
     .reap = uring_reap,
 };

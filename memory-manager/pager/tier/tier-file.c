@@ -33,11 +33,10 @@ typedef struct MmTierFile {
     MmTier base;
 
     /* fixed after open */
-    int fd;
     uint64_t max_size;          /* bytes of slots, whole pages */
     bool overcommit;
 
-    /* held while the file grows, and across that I/O: see file_alloc() */
+    /* held while the file grows, and across that I/O; mm_tier_file_alloc() */
     GMutex grow_lock;
 
     MmSlotAlloc slots;
@@ -56,7 +55,7 @@ static bool has_room(const MmTierFile *file, uint64_t bytes)
 {
     struct statfs fs;
 
-    return fstatfs(file->fd, &fs) < 0 ||
+    return fstatfs(file->base.fd, &fs) < 0 ||
            bytes / fs.f_bsize < fs.f_bavail;
 }
 
@@ -80,15 +79,18 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     if (!has_room(file, bytes - total * MM_PAGE_SIZE)) {
         return -ENOSPC;
     }
-    ret = TEMP_FAILURE_RETRY(fallocate(file->fd, 0, MM_PAGE_SIZE, bytes));
+    ret = TEMP_FAILURE_RETRY(fallocate(file->base.fd, 0, MM_PAGE_SIZE,
+                                       bytes));
     if (ret < 0 && errno == EOPNOTSUPP && file->overcommit) {
         /* nothing is promised, so a sparse file serves as well */
-        ret = TEMP_FAILURE_RETRY(ftruncate(file->fd, MM_PAGE_SIZE + bytes));
+        ret = TEMP_FAILURE_RETRY(ftruncate(file->base.fd,
+                                           MM_PAGE_SIZE + bytes));
     }
     if (ret < 0) {
         ret = -errno;
         /* give back what it has taken before it failed */
-        if (ftruncate(file->fd, MM_PAGE_SIZE + total * MM_PAGE_SIZE) < 0) {
+        if (ftruncate(file->base.fd,
+                      MM_PAGE_SIZE + total * MM_PAGE_SIZE) < 0) {
             return -errno;
         }
         return ret;
@@ -141,18 +143,19 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     return ret == 0;
 }
 
-static unsigned file_alloc(MmTier *tier, unsigned nr, uint64_t *place)
+int mm_tier_file_alloc(MmTierQueue *queue, MmTierIO *io)
 {
-    MmTierFile *file = to_file(tier);
-    unsigned got = mm_slots_alloc(&file->slots, nr, place);
+    MmTierFile *file = to_file(queue->tier);
+    unsigned got = mm_slots_alloc(&file->slots, io->nr_pages, &io->place);
 
     /* while a reservation hangs in the file system, do without more */
     if (!got && g_mutex_trylock(&file->grow_lock)) {
         grow_locked(file);
         g_mutex_unlock(&file->grow_lock);
-        got = mm_slots_alloc(&file->slots, nr, place);
+        got = mm_slots_alloc(&file->slots, io->nr_pages, &io->place);
     }
-    return got;
+    io->nr_pages = got;
+    return got ? 0 : -ENOSPC;
 }
 
 static void file_free(MmTier *tier, uint64_t place, unsigned nr)
@@ -178,7 +181,7 @@ static int lock_file(int fd, short type)
 
 static bool file_settled(MmTier *tier)
 {
-    return lock_file(to_file(tier)->fd, F_WRLCK) == 0;
+    return lock_file(tier->fd, F_WRLCK) == 0;
 }
 
 /* A new file is nobody else's: what fails is the file system. */
@@ -193,11 +196,11 @@ static bool can_lock(int fd, Error **errp)
     return ret == 0;
 }
 
-static void file_usage(MmTier *tier, uint64_t *used, uint64_t *size)
+static void file_usage(MmTier *tier, MmTierUsage *usage)
 {
-    mm_slots_count(&to_file(tier)->slots, used, size);
-    *used *= MM_PAGE_SIZE;
-    *size *= MM_PAGE_SIZE;
+    mm_slots_count(&to_file(tier)->slots, &usage->pages, &usage->size);
+    usage->used = usage->pages * MM_PAGE_SIZE;
+    usage->size *= MM_PAGE_SIZE;
 }
 
 static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
@@ -206,7 +209,7 @@ static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
 {
     Error *local_err = NULL;
     MmTierQueue *queue;
-    int fd = to_file(tier)->fd;
+    int fd = tier->fd;
 
     queue = mm_queue_uring_new(tier, fd, arena, arena_size, depth, wake_fd,
                                &local_err);
@@ -219,19 +222,15 @@ static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
 
 static const MmTierOps file_ops = {
     .type = "file",
+    .max_pages = MM_TIER_IO_PAGES,
+    .hold = MM_HOLD_TIER_FILE,
     .reserve = file_reserve,
-    .alloc = file_alloc,
     .free = file_free,
     .claim = file_claim,
     .settled = file_settled,
     .usage = file_usage,
     .queue_new = file_queue_new,
 };
-
-int mm_tier_file_fd(const MmTier *tier)
-{
-    return to_file(tier)->fd;
-}
 
 /* O_DIRECT wants page-aligned memory. */
 typedef union IdentityPage {
@@ -275,7 +274,7 @@ static bool adopt_size(MmTierFile *file, Error **errp)
 {
     struct stat st;
 
-    if (fstat(file->fd, &st) < 0) {
+    if (fstat(file->base.fd, &st) < 0) {
         error_setg_errno(errp, errno, "cannot look at the tier's file");
         return false;
     }
@@ -294,7 +293,7 @@ MmTier *mm_tier_file_open(int fd, unsigned number,
     file->base.ops = &file_ops;
     file->base.number = number;
     pstrcpy(file->base.name, sizeof(file->base.name), start->name);
-    file->fd = fd;
+    file->base.fd = fd;
     file->overcommit = start->overcommit;
     file->max_size = start->size ? QEMU_ALIGN_DOWN(start->size, MM_PAGE_SIZE)
                                  : MM_PLACE_MAX * MM_PAGE_SIZE;

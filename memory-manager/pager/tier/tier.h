@@ -5,12 +5,13 @@
  *
  * A tier keeps the content of pages outside guest memory.  It knows places
  * and bytes, nothing about pages, faults or guests.  The `fill' tier (zero and
- * same-filled pages) is no MmTier: its content is the place itself.
+ * same-filled pages) is no MmTier: its content is the place itself.  What a
+ * place means (a slot, an offset and a length) is the tier's affair.
  *
- * I/O goes through queues.  A queue belongs to one thread, which submits
- * transfers and reaps them; it never blocks on the medium, so that a tier that
- * hangs holds up only the pages that lie in it.  Places are allocated and
- * freed by any thread.
+ * I/O goes through queues.  A queue belongs to one thread, which finds places,
+ * submits transfers and reaps them; it never blocks on the medium, so that a
+ * tier that hangs holds up only the pages that lie in it.  Places are freed by
+ * any thread.
  *
  * Contract, which tests/unit/test-mm-tier.c runs over every tier:
  *
@@ -19,7 +20,7 @@
  *     until the place is freed; also in the next pager's process.
  *  T3 A failed or short transfer ends in io->ret < 0, never in silence.
  *     Content is not checked here: checksums are the page map's.
- *  T4 Space that mm_tier_reserve() has promised is there: alloc() within it
+ *  T4 Space that reserve() has promised is there: alloc() within it
  *     does not fail, nor does a store for lack of space.
  *  T5 No write of a former pager lands after settled() has been true.
  */
@@ -38,9 +39,9 @@ typedef struct MmTierIO MmTierIO;
 
 /* One transfer of pages that lie at consecutive places. */
 struct MmTierIO {
-    /* set by the caller before submitting */
+    /* set by the caller before submitting; of a store, alloc() sets two */
     bool store;
-    unsigned nr_pages;          /* 1..MM_TIER_IO_PAGES */
+    unsigned nr_pages;          /* 1..max_pages of the tier */
     uint64_t place;             /* of the first page */
     uint8_t *buf;               /* nr_pages pages in the queue's arena */
     void *opaque;
@@ -55,8 +56,26 @@ struct MmTierIO {
 
 typedef void MmTierDone(MmTierIO *io);
 
+typedef struct MmTierUsage {
+    uint64_t pages;             /* that have a place */
+    uint64_t used;              /* bytes that these take */
+    uint64_t size;              /* bytes of storage that the tier has now */
+} MmTierUsage;
+
 typedef struct MmTierOps {
     const char *type;
+
+    /* Most pages of one transfer, 1..MM_TIER_IO_PAGES. */
+    unsigned max_pages;
+
+    /* Full as a rule: no event when its content goes to the next tier. */
+    bool spills;
+
+    /* Transfers are complete when submit() returns; nothing is woken. */
+    bool immediate;
+
+    /* What QEMU holds of it. */
+    MmHoldKind hold;
 
     /**
      * reserve: make @bytes of storage certain in all
@@ -65,15 +84,10 @@ typedef struct MmTierOps {
      */
     bool (*reserve)(MmTier *tier, uint64_t bytes, Error **errp);
 
-    /**
-     * alloc: hand out @nr consecutive places, @nr in 1..MM_TIER_IO_PAGES
-     *
-     * Any thread.  Returns how many were handed out, from *@place on: at least
-     * one unless the tier is full (0).
-     */
-    unsigned (*alloc)(MmTier *tier, unsigned nr, uint64_t *place);
+    /** set_vm_size: the VM has @bytes of memory now, or NULL.  Any thread. */
+    void (*set_vm_size)(MmTier *tier, uint64_t bytes);
 
-    /** free: take @nr places back.  Any thread. */
+    /** free: take @nr consecutive places back.  Any thread. */
     void (*free)(MmTier *tier, uint64_t place, unsigned nr);
 
     /**
@@ -94,8 +108,8 @@ typedef struct MmTierOps {
      */
     bool (*settled)(MmTier *tier);
 
-    /** usage: bytes in use and bytes reserved.  Any thread. */
-    void (*usage)(MmTier *tier, uint64_t *used, uint64_t *size);
+    /** usage: how much is in it.  Any thread. */
+    void (*usage)(MmTier *tier, MmTierUsage *usage);
 
     /**
      * queue_new: a queue for the calling thread's transfers
@@ -110,6 +124,18 @@ typedef struct MmTierOps {
 } MmTierOps;
 
 typedef struct MmQueueOps {
+    /**
+     * alloc: find consecutive places for @io's content
+     *
+     * @io: a store whose buf is filled and whose nr_pages, up to max_pages,
+     *      says what is wanted; its place and nr_pages are set
+     *
+     * It is submitted next in this queue, or its places are freed.  Returns 0,
+     * -ENOSPC if the tier is full, or -E2BIG if it has no use for content like
+     * that, whether there is room or not.
+     */
+    int (*alloc)(MmTierQueue *queue, MmTierIO *io);
+
     /** submit: start @io; completes by reap(), also when it fails at once. */
     void (*submit)(MmTierQueue *queue, MmTierIO *io);
 
@@ -120,6 +146,7 @@ typedef struct MmQueueOps {
 struct MmTier {
     const MmTierOps *ops;
     unsigned number;            /* in entries: MM_TIER_FIRST + number */
+    int fd;                     /* of all that lies in it, owned */
     char name[MM_NAME_LEN];
 };
 
@@ -141,8 +168,22 @@ MmTier *mm_tier_file_open(int fd, unsigned number,
                           const MmMsgStartTier *start, const MmIdentity *id,
                           bool is_new, Error **errp);
 
-/** mm_tier_file_fd: the file, for isolation and for the tests. */
-int mm_tier_file_fd(const MmTier *tier);
+/** mm_tier_file_alloc: MmQueueOps.alloc for any queue on a file. */
+int mm_tier_file_alloc(MmTierQueue *queue, MmTierIO *io);
+
+/** mm_tier_compressed_fd_size: bytes of the memfd for a compressed tier. */
+uint64_t mm_tier_compressed_fd_size(const MmMsgStartTier *start);
+
+/**
+ * mm_tier_compressed_open: a compressed tier in a sealed memfd
+ *
+ * @fd: of mm_tier_compressed_fd_size() bytes, owned by the tier from now on;
+ *      others as for mm_tier_file_open()
+ */
+MmTier *mm_tier_compressed_open(int fd, unsigned number,
+                                const MmMsgStartTier *start,
+                                const MmIdentity *id, bool is_new,
+                                Error **errp);
 
 /**
  * mm_queue_uring_new: queue on io_uring, restricted to reads and writes of @fd

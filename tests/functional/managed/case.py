@@ -109,7 +109,7 @@ class GuestTest(unittest.TestCase):
         state = self.manager.vm(vm)
         if state.hard_limit is not None:
             self.assertLessEqual(vm.resident_bytes(), state.hard_limit + MIB)
-        self.assertLessEqual(state.tier_used, state.swapped + 4 * MIB)
+        self.assertLessEqual(state.tier_content, state.swapped + 4 * MIB)
 
     def assert_swaps(self, vm):
         """The guest does not fit, and was swapped out and in."""

@@ -35,7 +35,7 @@ class VmState:
         self.oldest_fault_ms = reply["oldest-fault-ms"]
         self.last_stall_ms = reply["last-stall-ms"]
         self.pager_starts = reply["pager-starts"]
-        self.tier_used = sum(tier["used"] for tier in reply["tiers"])
+        self.tier_content = sum(tier["content"] for tier in reply["tiers"])
 
     @property
     def is_served(self):

@@ -1,0 +1,211 @@
+/*
+ * Managed memory pager: finding a place for content
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Content goes to the first tier that takes it: zero and same-filled pages to
+ * no tier at all, what compresses to the compressed one, the rest on.  A tier
+ * that is full or fails passes on to the next one, and says so once; one that
+ * fails is left alone for a while, unless it is the last.
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include "../fault/fault.h"
+#include "../test-hooks.h"
+#include "reclaim-internal.h"
+
+/* A store that takes longer is taken for a tier that hangs. */
+#define STORE_HANGS_MS 1000
+/* How long a tier that has failed is passed over. */
+#define REST_NS 1000000000ULL
+
+static uint64_t clock_ns(void)
+{
+    return g_get_monotonic_time() * 1000;
+}
+
+/* One 64-bit value throughout: it fits into place and checksum. */
+static void store_as_fill(MmPageMap *map, MmPiece *p)
+{
+    uint64_t *word = (uint64_t *)p->buf;
+
+    if (memcmp(word, word + 1, MM_PAGE_SIZE - sizeof(*word))) {
+        return;
+    }
+    map->checksums[p->page] = *word >> 32;
+    p->stored = mm_entry_at(p->base, MM_TIER_FILL, (uint32_t)*word);
+}
+
+static bool is_last(const MmReclaim *r, unsigned tier)
+{
+    return tier + 1 == r->vm->nr_tiers;
+}
+
+static void failed(MmReclaim *r, unsigned t, int err)
+{
+    MmTierHealth *health = &r->health[t];
+
+    health->rest_until_ns = is_last(r, t) ? 0 : clock_ns() + REST_NS;
+    if (health->failing) {
+        return;
+    }
+    health->failing = true;
+    mm_vm_io_failing(r->vm, MM_IO_WRITE(t), true);
+    mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
+                "tier '%s' cannot be written: %s; pages %s",
+                r->vm->tiers[t]->name, strerror(err),
+                is_last(r, t) ? "stay in memory" : "go to the next tier");
+}
+
+static void worked(MmReclaim *r, unsigned t)
+{
+    if (!r->health[t].failing) {
+        return;
+    }
+    r->health[t].failing = false;
+    if (mm_vm_io_failing(r->vm, MM_IO_WRITE(t), false)) {
+        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
+                    "tier '%s' can be written again", r->vm->tiers[t]->name);
+    }
+}
+
+static void io_done(MmTierIO *io)
+{
+    *(bool *)io->opaque = true;
+}
+
+static int transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
+{
+    struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
+    bool done = false;
+
+    io->opaque = &done;
+    queue->ops->submit(queue, io);
+    queue->ops->reap(queue, io_done);
+    while (!done) {
+        if (poll(&pfd, 1, STORE_HANGS_MS) == 0) {
+            failed(r, queue->tier->number, ETIMEDOUT);
+            qatomic_set(&r->vm->limit.held, false);
+            qatomic_set(&r->vm->limit.stuck, true);
+            mm_fault_retry(r->vm);
+        }
+        mm_unwake(r->io_fd);
+        queue->ops->reap(queue, io_done);
+    }
+    return io->ret;
+}
+
+/* Pieces that are stored with one transfer. */
+typedef struct Run {
+    unsigned nr;
+    MmPiece *piece[MM_TIER_IO_PAGES];
+    uint8_t *buf;               /* their content, one behind the other */
+} Run;
+
+static void add_to_run(MmReclaim *r, Run *run, MmPiece *piece)
+{
+    if (!run->nr) {
+        run->buf = piece->buf;
+    } else if (piece->buf != run->buf + run->nr * MM_PAGE_SIZE) {
+        if (run->buf != r->gather) {
+            memcpy(r->gather, run->buf, run->nr * MM_PAGE_SIZE);
+            run->buf = r->gather;
+        }
+        memcpy(run->buf + run->nr * MM_PAGE_SIZE, piece->buf, MM_PAGE_SIZE);
+    }
+    run->piece[run->nr++] = piece;
+}
+
+/* What has no place yet, from *@next on. */
+static void collect_run(MmReclaim *r, Run *run, MmPiece *p, unsigned nr,
+                        unsigned *next, unsigned max)
+{
+    run->nr = 0;
+    for (; *next < nr && run->nr < max; (*next)++) {
+        if (!p[*next].stored) {
+            add_to_run(r, run, &p[*next]);
+        }
+    }
+}
+
+/* Store the first pages of a run; returns how many, or -errno. */
+static int store_run(MmReclaim *r, MmTierQueue *queue, MmPageMap *map,
+                     Run *run)
+{
+    MmTier *tier = queue->tier;
+    MmTierIO io = { .store = true, .buf = run->buf, .nr_pages = run->nr };
+    int ret = queue->ops->alloc(queue, &io);
+    unsigned i;
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = transfer(r, queue, &io);
+    if (ret < 0) {
+        tier->ops->free(tier, io.place, io.nr_pages);
+        MM_STAT_ADD(r->vm, write_errors, 1);
+        return ret;
+    }
+    for (i = 0; i < io.nr_pages; i++) {
+        MmPiece *piece = run->piece[i];
+
+        piece->stored = mm_entry_at(piece->base, MM_TIER_FIRST + tier->number,
+                                    io.place + i);
+        map->checksums[piece->page] =
+            mm_page_checksum(map, piece->page, piece->base, piece->buf);
+    }
+    MM_STAT_ADD(r->vm, pages_written, io.nr_pages);
+    return io.nr_pages;
+}
+
+static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
+                     unsigned nr)
+{
+    const MmTierOps *ops = r->vm->tiers[t]->ops;
+    unsigned next = 0;
+    Run run;
+
+    if (r->health[t].rest_until_ns > clock_ns()) {
+        return;
+    }
+    for (;;) {
+        int ret;
+
+        collect_run(r, &run, p, nr, &next, ops->max_pages);
+        if (!run.nr) {
+            return;
+        }
+        ret = store_run(r, r->queues[t], map, &run);
+        if (ret > 0) {
+            worked(r, t);
+            if (ret < run.nr) {
+                next = run.piece[ret] - p;
+            }
+        } else if (ret != -E2BIG) {
+            if (ret != -ENOSPC || is_last(r, t) || !ops->spills) {
+                failed(r, t, -ret);
+            }
+            return;
+        }
+    }
+}
+
+bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr)
+{
+    unsigned i, t;
+
+    mm_failpoint(MM_FP_WRITEBACK);
+    for (i = 0; i < nr; i++) {
+        store_as_fill(map, &p[i]);
+    }
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        store_in(r, t, map, p, nr);
+    }
+    mm_failpoint(MM_FP_STORED);
+    for (i = 0; i < nr; i++) {
+        if (!p[i].stored) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,260 @@
+/*
+ * qemu-memory-manager: the tiers of the command line
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <sys/vfs.h>
+#include <linux/magic.h>
+#include "qapi/error.h"
+#include "qemu/config-file.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/help_option.h"
+#include "qemu/option.h"
+#include "tier-conf.h"
+
+#define DEFAULT_SHARE 25
+
+static QemuOptsList tier_opts = {
+    .name = "tier",
+    .implied_opt_name = "type",
+    .head = QTAILQ_HEAD_INITIALIZER(tier_opts.head),
+    .desc = {
+        {
+            .name = "type",
+            .type = QEMU_OPT_STRING,
+            .help = "kind of tier: file, compressed (default: file)",
+        }, {
+            .name = "name",
+            .type = QEMU_OPT_STRING,
+            .help = "name in queries (default: swap; compressed)",
+        }, {
+            .name = "path",
+            .type = QEMU_OPT_STRING,
+            .help = "file: directory for the VMs' unnamed files (default: "
+                    MM_DEFAULT_TIER_PATH ")",
+        }, {
+            .name = "size",
+            .type = QEMU_OPT_STRING,
+            .help = "most that one VM can have in it, such as 4G; compressed: "
+                    "also a share of the VM's memory, such as 25% (default: "
+                    "no limit; 25%)",
+        }, {
+            .name = "algorithm",
+            .type = QEMU_OPT_STRING,
+            .help = "compressed: lz4, which is fast, or zstd, which takes "
+                    "less room (default: lz4)",
+        }, {
+            .name = "overcommit",
+            .type = QEMU_OPT_BOOL,
+            .help = "last tier: do not reserve space when a VM attaches "
+                    "(default: off)",
+        },
+        { /* end of list */ }
+    },
+};
+
+static G_NORETURN void give_up(const char *hint)
+{
+    error_printf("%s\n", hint);
+    exit(EXIT_FAILURE);
+}
+
+static QemuOpts *parse_opts(const char *arg)
+{
+    Error *err = NULL;
+    QemuOpts *o = qemu_opts_parse(&tier_opts, arg, true, &err);
+
+    if (!o) {
+        error_reportf_err(err, "--tier %s: ", arg);
+        give_up("Its parameters are type, name, path, size, algorithm "
+                 "and overcommit; --tier help explains them.");
+    }
+    return o;
+}
+
+static MmTierKind parse_kind(const char *type)
+{
+    if (g_str_equal(type, "file")) {
+        return MM_TIER_KIND_FILE;
+    }
+    if (g_str_equal(type, "compressed")) {
+        return MM_TIER_KIND_COMPRESSED;
+    }
+    error_report("'%s' is not a type of tier, these are 'file' and "
+                 "'compressed'", type);
+    give_up("Try: --tier compressed --tier file,path=DIR");
+}
+
+static MmAlgorithm parse_algorithm(const char *name)
+{
+    if (g_str_equal(name, "lz4")) {
+        return MM_ALGORITHM_LZ4;
+    }
+    if (g_str_equal(name, "zstd")) {
+        return MM_ALGORITHM_ZSTD;
+    }
+    error_report("'%s' is not an algorithm of a compressed tier", name);
+    give_up("It can be lz4 or zstd.");
+}
+
+static void parse_size(MmTierConf *tier, const char *size)
+{
+    const char *end;
+    unsigned share;
+
+    if (tier->kind == MM_TIER_KIND_COMPRESSED &&
+        qemu_strtoui(size, &end, 10, &share) == 0 && g_str_equal(end, "%") &&
+        share >= 1 && share <= 100) {
+        tier->vm_share = share;
+        return;
+    }
+    if (qemu_strtosz(size, NULL, &tier->vm_size) < 0 || !tier->vm_size) {
+        error_report("'%s' is not a size of tier '%s'", size, tier->name);
+        give_up(tier->kind == MM_TIER_KIND_FILE
+                 ? "Use a size like 512M or 4G."
+                 : "Use a size like 512M or 4G, or a share of the VM's memory "
+                   "from 1% to 100%.");
+    }
+}
+
+static void parse_file(MmTierConf *tier, QemuOpts *o)
+{
+    g_autofree char *cwd = g_get_current_dir();
+    const char *path = qemu_opt_get(o, "path") ?: MM_DEFAULT_TIER_PATH;
+
+    if (qemu_opt_get(o, "algorithm")) {
+        error_report("tier '%s' is a file tier, which does not compress",
+                     tier->name);
+        give_up("Put a tier of type 'compressed' before it, or leave "
+                 "out algorithm=.");
+    }
+    tier->path = g_path_is_absolute(path) ? g_strdup(path)
+                                          : g_build_filename(cwd, path, NULL);
+}
+
+static void parse_compressed(MmTierConf *tier, QemuOpts *o)
+{
+    if (qemu_opt_get(o, "path")) {
+        error_report("tier '%s' is in memory and has no path", tier->name);
+        give_up("Leave out path=, or use a tier of type 'file'.");
+    }
+    tier->algorithm = parse_algorithm(qemu_opt_get(o, "algorithm") ?: "lz4");
+    if (!tier->vm_size && !tier->vm_share) {
+        tier->vm_share = DEFAULT_SHARE;
+    }
+}
+
+void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
+{
+    MmTierConf *tier = &tiers[*nr];
+    QemuOpts *o;
+
+    if (is_help_option(arg)) {
+        qemu_opts_print_help(&tier_opts, true);
+        exit(EXIT_SUCCESS);
+    }
+    if (*nr == MM_MAX_TIERS) {
+        error_report("there can be %d tiers, not more", MM_MAX_TIERS);
+        exit(EXIT_FAILURE);
+    }
+    o = parse_opts(arg);
+    *tier = (MmTierConf) {
+        .dirfd = -1,
+        .kind = parse_kind(qemu_opt_get(o, "type") ?: "file"),
+        .overcommit = qemu_opt_get_bool(o, "overcommit", false),
+    };
+    tier->name = g_strdup(qemu_opt_get(o, "name") ?:
+                          tier->kind == MM_TIER_KIND_FILE ? "swap"
+                                                          : "compressed");
+    if (strlen(tier->name) >= MM_NAME_LEN) {
+        error_report("the tier's name is longer than %d bytes",
+                     MM_NAME_LEN - 1);
+        exit(EXIT_FAILURE);
+    }
+    if (qemu_opt_get(o, "size")) {
+        parse_size(tier, qemu_opt_get(o, "size"));
+    }
+    if (tier->kind == MM_TIER_KIND_FILE) {
+        parse_file(tier, o);
+    } else {
+        parse_compressed(tier, o);
+    }
+    (*nr)++;
+    qemu_opts_del(o);
+}
+
+void mm_tiers_check(const MmTierConf *tiers, unsigned nr)
+{
+    unsigned i, k;
+
+    for (i = 0; i < nr; i++) {
+        for (k = 0; k < i; k++) {
+            if (g_str_equal(tiers[i].name, tiers[k].name)) {
+                error_report("there are two tiers with the name '%s'",
+                             tiers[i].name);
+                give_up("Tell them apart with name=NAME.");
+            }
+        }
+        if (i && tiers[i].kind == MM_TIER_KIND_COMPRESSED) {
+            error_report("tier '%s' is compressed memory and has to be the "
+                         "first one", tiers[i].name);
+            give_up("Tiers are filled in the order of their --tier "
+                     "options, the fastest one first.");
+        }
+    }
+}
+
+/* VMs' files are unnamed, so that they vanish with the VM, however it ends. */
+static bool check_unnamed_files(MmTierConf *tier, Error **errp)
+{
+    ERRP_GUARD();
+    int fd = openat(tier->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "cannot make an unnamed file in %s",
+                         tier->path);
+        error_append_hint(errp, "Choose a directory on a local file system "
+                          "with O_TMPFILE, such as ext4, XFS or Btrfs, with "
+                          "--tier file,path=DIR.\n");
+        return false;
+    }
+    close(fd);
+    return true;
+}
+
+static void warn_of_memory(const MmTierConf *tier)
+{
+    struct statfs fs;
+
+    if (fstatfs(tier->dirfd, &fs) == 0 &&
+        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
+        warn_report("tier '%s': %s is itself in memory (tmpfs): to move "
+                    "memory there makes no room", tier->name, tier->path);
+    }
+}
+
+bool mm_tier_open(MmTierConf *tier, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (tier->kind != MM_TIER_KIND_FILE) {
+        return true;
+    }
+    if (g_mkdir_with_parents(tier->path, 0700)) {
+        error_setg_errno(errp, errno, "cannot create the tier's directory %s",
+                         tier->path);
+        error_append_hint(errp, "Choose another one with "
+                          "--tier file,path=DIR.\n");
+        return false;
+    }
+    tier->dirfd = open(tier->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (tier->dirfd < 0) {
+        error_setg_errno(errp, errno, "cannot open the tier's directory %s",
+                         tier->path);
+        return false;
+    }
+    warn_of_memory(tier);
+    return check_unnamed_files(tier, errp);
+}
