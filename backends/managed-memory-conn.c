@@ -196,9 +196,9 @@ static void keep_hold(MmMsg *msg)
             return;
         }
     }
-    if (conn.holds->len == MM_HOLD__MAX * MM_MAX_TIERS) {
+    if (conn.holds->len == MM_MAX_TIERS) {
         managed_tell_error("the pager asks to keep more than %d descriptors",
-                           MM_HOLD__MAX * MM_MAX_TIERS);
+                           MM_MAX_TIERS);
         close(new.fd);
         return;
     }

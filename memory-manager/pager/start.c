@@ -275,13 +275,13 @@ static bool resume_hold(Start *s, Error **errp)
     int fd;
 
     memcpy(&hold, s->msg.payload, sizeof(hold));
-    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0) {
-        error_setg(errp, "QEMU has handed back a tier that it does not have");
-        return false;
-    }
-    is_file = s->tier[hold.index].kind == MM_TIER_KIND_FILE;
-    if (hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
-        error_setg(errp, "QEMU has handed back another kind of tier");
+    is_file = hold.index < s->vm->nr_tiers &&
+              s->tier[hold.index].kind == MM_TIER_KIND_FILE;
+    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0 ||
+        hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
+        error_setg(errp, "tier %u of the VM is not the one that the memory "
+                   "manager has there now; start it with the --tier options "
+                   "that it had when the VM was started", hold.index);
         return false;
     }
     fd = is_file ? resume_file(s, hold.index, errp)
