@@ -22,8 +22,11 @@ CPU = "max,svm=off,vmx=off,la57=off"
 
 # Quiet, but with errors; reboot at once on a panic. The guest would otherwise
 # doubt its clock whenever the host does not let it run for a moment.
+# An emulated CPU on a host that has little time for it may stand still for
+# longer than guests expect; one that hangs is found by the tests' own limits.
 KERNEL_ARGS = ("console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable "
-               "memhp_default_state=online")
+               "memhp_default_state=online rcupdate.rcu_cpu_stall_timeout=100 "
+               "watchdog_thresh=50")
 
 
 class VmError(Exception):
