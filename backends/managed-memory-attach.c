@@ -13,6 +13,7 @@
  * and may execute a discard at any time.
  */
 #include "qemu/osdep.h"
+#include <grp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "qapi/error.h"
@@ -24,6 +25,31 @@
 #include "backends/managed-memory-internal.h"
 
 #define SEND_TIMEOUT_S 5
+
+static void connect_failed(const char *path, int err, Error **errp)
+{
+    g_autofree char *group = NULL;
+    struct stat st;
+
+    if (err != EACCES && err != EPERM) {
+        error_setg_errno(errp, err, "cannot reach the memory manager at "
+                         "'%s'; is qemu-memory-manager running, and is this "
+                         "its attach socket (property 'path')?", path);
+    } else if (stat(path, &st)) {
+        error_setg_errno(errp, err, "QEMU's user may not look at the memory "
+                         "manager's socket '%s'; let the user into its "
+                         "folder", path);
+    } else {
+        struct group *entry = getgrgid(st.st_gid);
+
+        group = entry ? g_strdup(entry->gr_name)
+                      : g_strdup_printf("%d", (int)st.st_gid);
+        error_setg_errno(errp, err, "QEMU's user may not use the memory "
+                         "manager's socket '%s'; it is for group '%s': put "
+                         "the user into that, or choose another one with "
+                         "qemu-memory-manager --attach-group", path, group);
+    }
+}
 
 static int connect_socket(const char *path, Error **errp)
 {
@@ -45,18 +71,7 @@ static int connect_socket(const char *path, Error **errp)
     }
     setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     if (connect(sock, (struct sockaddr *)&addr, sizeof(addr))) {
-        if (errno == EACCES || errno == EPERM) {
-            error_setg_errno(errp, errno, "QEMU's user may not use the memory "
-                             "manager's socket '%s'; the user has to be in "
-                             "the socket's group (qemu-memory-manager "
-                             "--attach-group, 'kvm' by default) and may have "
-                             "to be let into its folder", path);
-            close(sock);
-            return -1;
-        }
-        error_setg_errno(errp, errno, "cannot reach the memory manager at "
-                         "'%s'; is qemu-memory-manager running, and is this "
-                         "its attach socket (property 'path')?", path);
+        connect_failed(path, errno, errp);
         close(sock);
         return -1;
     }
