@@ -146,14 +146,14 @@ void mm_link_free(MmLink *link)
     aio_bh_schedule_oneshot(qemu_get_aio_context(), g_free, link);
 }
 
-uint64_t mm_link_request(MmLink *link, MmMsgType type,
-                         const void *payload, size_t len,
-                         MmReplyFn *fn, void *opaque, Error **errp)
+static uint64_t request(MmLink *link, MmMsgType type, const void *payload,
+                        size_t len, int fd, MmReplyFn *fn, void *opaque,
+                        Error **errp)
 {
     Request *req;
     int ret = link->sock < 0 ? -ENOTCONN
               : mm_msg_send(link->sock, type, link->last_seq + 1,
-                            payload, len, NULL, 0);
+                            payload, len, &fd, fd >= 0);
 
     if (ret) {
         error_setg_errno(errp, -ret, "cannot send to the pager");
@@ -167,6 +167,20 @@ uint64_t mm_link_request(MmLink *link, MmMsgType type,
     };
     QTAILQ_INSERT_TAIL(&link->requests, req, next);
     return req->seq;
+}
+
+uint64_t mm_link_request(MmLink *link, MmMsgType type,
+                         const void *payload, size_t len,
+                         MmReplyFn *fn, void *opaque, Error **errp)
+{
+    return request(link, type, payload, len, -1, fn, opaque, errp);
+}
+
+uint64_t mm_link_hello(MmLink *link, int log, MmReplyFn *fn, void *opaque,
+                       Error **errp)
+{
+    return request(link, MM_MSG_CONTROL_HELLO, NULL, 0, log, fn, opaque,
+                   errp);
 }
 
 void mm_link_forget(MmLink *link, uint64_t seq)

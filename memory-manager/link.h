@@ -58,6 +58,15 @@ uint64_t mm_link_request(MmLink *link, MmMsgType type,
                          const void *payload, size_t len,
                          MmReplyFn *fn, void *opaque, Error **errp);
 
+/**
+ * mm_link_hello: ask for CONTROL_INFO, as mm_link_request()
+ *
+ * @log: what the pager is to have as its standard error from now on; stays the
+ *       caller's. -1: what it has.
+ */
+uint64_t mm_link_hello(MmLink *link, int log, MmReplyFn *fn, void *opaque,
+                       Error **errp);
+
 /** mm_link_forget: do not call a request's function any more. */
 void mm_link_forget(MmLink *link, uint64_t seq);
 

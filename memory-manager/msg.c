@@ -52,7 +52,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_START_TIER] = { "START_TIER", sizeof(MmMsgStartTier), 0, 1 },
     [MM_MSG_START] = { "START", sizeof(MmMsgStart),
                        MM_START_FD_UFFD_DEV, MM_START_FD__MAX },
-    [MM_MSG_CONTROL_HELLO] = { "CONTROL_HELLO", 0, 0, 0 },
+    [MM_MSG_CONTROL_HELLO] = { "CONTROL_HELLO", 0, 0, 1 },
     [MM_MSG_CONTROL_INFO] = { "CONTROL_INFO", sizeof(MmMsgControlInfo), 0, 0 },
     [MM_MSG_QUERY_REGION] = { "QUERY_REGION", sizeof(MmMsgRegionRef), 0, 0 },
     [MM_MSG_REGION_INFO] = { "REGION_INFO", sizeof(MmMsgRegionInfo), 0, 0 },

@@ -70,9 +70,23 @@ ManagedVMList *coroutine_fn qmp_query_managed_vms(bool has_vm, const char *id,
 QEMU_BUILD_BUG_ON((int)MANAGED_TIER_ALGORITHM_LZ4 != MM_ALGORITHM_LZ4 ||
                   (int)MANAGED_TIER_ALGORITHM_ZSTD != MM_ALGORITHM_ZSTD);
 
-static ManagedTier *describe_tier(int index)
+/* What one VM has in it; a VM's tiers are those of its start, in any order. */
+static void add_usage(ManagedTier *tier, const MmVM *vm)
 {
-    const MmTierConf *conf = &manager->opts.tiers[index];
+    const MmMsgQueryReply *reply = &vm->snapshot.vm;
+    int i;
+
+    for (i = 0; i < MIN(reply->nr_tiers, vm->rec.nr_tiers); i++) {
+        if (g_str_equal(vm->rec.tiers[i].name, tier->name)) {
+            tier->content += reply->tier_content[i];
+            tier->used += reply->tier_used[i];
+            tier->reserved += reply->tier_size[i];
+        }
+    }
+}
+
+static ManagedTier *describe_tier(const MmTierConf *conf)
+{
     ManagedTier *out = g_new0(ManagedTier, 1);
     MmVM *vm;
 
@@ -92,11 +106,7 @@ static ManagedTier *describe_tier(int index)
     out->vm_share = conf->vm_share;
     out->overcommit = conf->overcommit;
     QTAILQ_FOREACH(vm, &manager->vms, next) {
-        if (index < vm->snapshot.vm.nr_tiers) {
-            out->content += vm->snapshot.vm.tier_content[index];
-            out->used += vm->snapshot.vm.tier_used[index];
-            out->reserved += vm->snapshot.vm.tier_size[index];
-        }
+        add_usage(out, vm);
     }
     return out;
 }
@@ -108,7 +118,7 @@ ManagedTierList *coroutine_fn qmp_query_managed_tiers(Error **errp)
 
     mm_snapshot_refresh(manager, NULL);
     for (i = 0; i < manager->opts.nr_tiers; i++) {
-        QAPI_LIST_APPEND(tail, describe_tier(i));
+        QAPI_LIST_APPEND(tail, describe_tier(&manager->opts.tiers[i]));
     }
     return list;
 }

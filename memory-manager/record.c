@@ -43,6 +43,18 @@ static bool names_processes(const MmRecord *rec)
            (!rec->pager_pid || rec->pager_start);
 }
 
+static bool names_tiers(const MmRecord *rec)
+{
+    uint32_t i;
+
+    for (i = 0; i < MIN(rec->nr_tiers, MM_MAX_TIERS); i++) {
+        if (!memchr(rec->tiers[i].name, '\0', MM_NAME_LEN)) {
+            return false;
+        }
+    }
+    return i && i == rec->nr_tiers;
+}
+
 bool mm_record_read(const char *path, MmRecord *rec, Error **errp)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -56,6 +68,7 @@ bool mm_record_read(const char *path, MmRecord *rec, Error **errp)
     close(fd);
     if (n != sizeof(*rec) || rec->magic != MM_RECORD_MAGIC ||
         rec->version != MM_RECORD_VERSION || !names_processes(rec) ||
+        !names_tiers(rec) ||
         !memchr(rec->name, '\0', sizeof(rec->name))) {
         error_setg(errp, "%s is not a record of this version", path);
         return false;

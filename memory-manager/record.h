@@ -11,7 +11,7 @@
 #include "managed-memory/proto.h"
 
 #define MM_RECORD_MAGIC 0x514d4d52      /* "QMMR" */
-#define MM_RECORD_VERSION 1
+#define MM_RECORD_VERSION 2
 
 /* Processes are named by PID and start time: a PID alone can be reused. */
 typedef struct MmRecord {
@@ -26,6 +26,12 @@ typedef struct MmRecord {
     uint32_t pager_pid;         /* 0: none has been started */
     uint32_t detached;          /* 1: ended by managed-vm-detach */
     uint64_t pager_start;
+    /*
+     * Of this VM for as long as it runs, whatever tiers a restarted manager
+     * has: entries of its page maps name them by number.
+     */
+    uint32_t nr_tiers;          /* 1..MM_MAX_TIERS */
+    MmMsgStartTier tiers[MM_MAX_TIERS];
 } MmRecord;
 
 /** mm_record_write: write a record, creating the file if there is none. */

@@ -181,16 +181,16 @@ void coroutine_fn mm_snapshot_refresh(MmManager *mgr, const char *match)
     timer_free(timer);
 }
 
-static ManagedVMTierList *describe_tiers(const MmManager *mgr,
+static ManagedVMTierList *describe_tiers(const MmRecord *rec,
                                          const MmMsgQueryReply *reply)
 {
     ManagedVMTierList *list = NULL, **tail = &list;
     int i;
 
-    for (i = 0; i < MIN(reply->nr_tiers, mgr->opts.nr_tiers); i++) {
+    for (i = 0; i < MIN(reply->nr_tiers, rec->nr_tiers); i++) {
         ManagedVMTier *tier = g_new0(ManagedVMTier, 1);
 
-        tier->name = g_strdup(mgr->opts.tiers[i].name);
+        tier->name = g_strdup(rec->tiers[i].name);
         tier->content = reply->tier_content[i];
         tier->used = reply->tier_used[i];
         tier->size = reply->tier_size[i];
@@ -308,6 +308,6 @@ void mm_snapshot_describe(MmVM *vm, ManagedVMMemory *out)
     out->pages = describe_pages(&reply->stats);
     out->errors = describe_errors(&reply->stats);
     out->latency = describe_latency(&reply->stats);
-    out->tiers = describe_tiers(vm->mgr, reply);
+    out->tiers = describe_tiers(&vm->rec, reply);
     out->regions = describe_regions(snap->regions);
 }

@@ -32,6 +32,14 @@
 /* Above all that the child needs: a place to put descriptors aside. */
 #define ASIDE_FD 16
 
+/* What the child has, with numbers of its own in the end. */
+typedef struct ChildFds {
+    int null;
+    int log;
+    int control;
+    int go;
+} ChildFds;
+
 static G_NORETURN void child_fail(const char *program)
 {
     struct iovec iov[] = {
@@ -47,17 +55,18 @@ static G_NORETURN void child_fail(const char *program)
 }
 
 /*
- * The child's descriptors are standard input to error, control and @go, and no
+ * The child's descriptors are standard input to error, control and go, and no
  * others. Returns whether that has worked.
  */
-static bool keep_own_fds(int control, int go, int null)
+static bool keep_own_fds(const ChildFds *fds)
 {
     const struct {
         int fd;
         int number;
     } own[] = {
-        { null, STDIN_FILENO }, { null, STDOUT_FILENO },
-        { control, CHILD_CONTROL_FD }, { go, CHILD_GO_FD },
+        { fds->null, STDIN_FILENO }, { fds->null, STDOUT_FILENO },
+        { fds->log, STDERR_FILENO },
+        { fds->control, CHILD_CONTROL_FD }, { fds->go, CHILD_GO_FD },
     };
     int aside[ARRAY_SIZE(own)];
     int i;
@@ -73,8 +82,7 @@ static bool keep_own_fds(int control, int go, int null)
     return syscall(__NR_close_range, CHILD_GO_FD + 1, ~0U, 0) == 0;
 }
 
-static G_NORETURN void run_child(const char *program, int control, int go,
-                                 int null)
+static G_NORETURN void run_child(const char *program, const ChildFds *fds)
 {
     char *const argv[] = {
         (char *)program, (char *)"--control",
@@ -84,7 +92,7 @@ static G_NORETURN void run_child(const char *program, int control, int go,
     char byte;
 
     signal(SIGPIPE, SIG_IGN);
-    if (!keep_own_fds(control, go, null)) {
+    if (!keep_own_fds(fds)) {
         child_fail(program);
     }
     /* EOF: the manager has died, and nobody will send START */
@@ -138,13 +146,13 @@ static void prepare_child(const MmOptions *opts, pid_t pid, pid_t qemu_pid,
     }
 }
 
-static pid_t fork_pager(const MmOptions *opts, int control, int go, int null,
+static pid_t fork_pager(const MmOptions *opts, const ChildFds *fds,
                         Error **errp)
 {
     pid_t pid = fork();
 
     if (pid == 0) {
-        run_child(opts->pager_path, control, go, null);
+        run_child(opts->pager_path, fds);
     }
     if (pid < 0) {
         error_setg_errno(errp, errno, "cannot make a process for the pager");
@@ -152,22 +160,24 @@ static pid_t fork_pager(const MmOptions *opts, int control, int go, int null,
     return pid;
 }
 
-pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
-                     Error **errp)
+pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int log,
+                     int *control, Error **errp)
 {
+    ChildFds child = { .log = log };
     int sockets[2];
     int go[2] = { -1, -1 };
-    int null;
     pid_t pid = -1;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets)) {
         error_setg_errno(errp, errno, "cannot make a control socket");
         return -1;
     }
-    null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null >= 0 &&
+    child.control = sockets[1];
+    child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (child.null >= 0 &&
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) == 0) {
-        pid = fork_pager(opts, sockets[1], go[1], null, errp);
+        child.go = go[1];
+        pid = fork_pager(opts, &child, errp);
         close(go[1]);
     } else {
         error_setg_errno(errp, errno, "cannot start the pager");
@@ -182,8 +192,8 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
     if (sockets[0] >= 0) {
         close(sockets[0]);
     }
-    if (null >= 0) {
-        close(null);
+    if (child.null >= 0) {
+        close(child.null);
     }
     if (go[0] >= 0) {
         close(go[0]);
@@ -191,31 +201,25 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int *control,
     return pid;
 }
 
-static int send_tiers(int control, const MmOptions *opts)
+static int send_tiers(int control, const MmOptions *opts, const MmRecord *rec,
+                      bool resume)
 {
     int ret = 0;
-    int i;
+    uint32_t i;
 
-    for (i = 0; i < opts->nr_tiers && !ret; i++) {
-        const MmTierConf *tier = &opts->tiers[i];
-        MmMsgStartTier msg = {
-            .kind = tier->kind,
-            .overcommit = tier->overcommit,
-            .algorithm = tier->algorithm,
-            .share = tier->vm_share,
-            .size = tier->vm_size,
-        };
+    for (i = 0; i < rec->nr_tiers && !ret; i++) {
+        /* a record that is not for a resume has just been made of @opts */
+        int dirfd = resume ? -1 : opts->tiers[i].dirfd;
 
-        pstrcpy(msg.name, sizeof(msg.name), tier->name);
-        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &msg, sizeof(msg),
-                          &tier->dirfd, tier->dirfd >= 0);
+        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &rec->tiers[i],
+                          sizeof(rec->tiers[i]), &dirfd, dirfd >= 0);
     }
     return ret;
 }
 
 bool mm_spawn_send_start(int control, const MmOptions *opts,
-                         const MmMsgStart *start, const MmStartFds *fds,
-                         Error **errp)
+                         const MmRecord *rec, const MmMsgStart *start,
+                         const MmStartFds *fds, Error **errp)
 {
     /* For kernel-mode faults; where it is missing, QEMU asks the kernel. */
     int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -225,7 +229,7 @@ bool mm_spawn_send_start(int control, const MmOptions *opts,
         [MM_START_FD_LOCK] = fds->lock,
         [MM_START_FD_UFFD_DEV] = dev,
     };
-    int ret = send_tiers(control, opts);
+    int ret = send_tiers(control, opts, rec, start->resume);
 
     if (!ret) {
         ret = mm_msg_send(control, MM_MSG_START, 0, start, sizeof(*start), all,

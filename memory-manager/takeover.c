@@ -173,8 +173,7 @@ static void alive_answered(void *opaque, const MmMsg *msg)
 static void ask_sign_of_life(MmVM *vm)
 {
     if (vm->pager && mm_vm_connect(vm, NULL)) {
-        mm_link_request(vm->link, MM_MSG_CONTROL_HELLO, NULL, 0,
-                        alive_answered, vm, NULL);
+        mm_link_hello(vm->link, -1, alive_answered, vm, NULL);
     }
 }
 

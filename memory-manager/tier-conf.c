@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <linux/magic.h>
 #include "qapi/error.h"
@@ -238,10 +239,12 @@ static void warn_of_memory(const MmTierConf *tier)
 bool mm_tier_open(MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
+    bool is_new;
 
     if (tier->kind != MM_TIER_KIND_FILE) {
         return true;
     }
+    is_new = access(tier->path, F_OK) != 0;
     if (g_mkdir_with_parents(tier->path, 0700)) {
         error_setg_errno(errp, errno, "cannot create the tier's directory %s",
                          tier->path);
@@ -255,6 +258,27 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
                          tier->path);
         return false;
     }
+    if (is_new) {
+        info_report("tier '%s': %s did not exist, and was made", tier->name,
+                    tier->path);
+    }
     warn_of_memory(tier);
     return check_unnamed_files(tier, errp);
+}
+
+void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
+{
+    struct stat st;
+
+    *out = (MmMsgStartTier) {
+        .kind = tier->kind,
+        .overcommit = tier->overcommit,
+        .algorithm = tier->algorithm,
+        .share = tier->vm_share,
+        .size = tier->vm_size,
+    };
+    pstrcpy(out->name, sizeof(out->name), tier->name);
+    if (tier->dirfd >= 0 && fstat(tier->dirfd, &st) == 0) {
+        out->device = st.st_dev;
+    }
 }

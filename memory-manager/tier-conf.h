@@ -42,4 +42,7 @@ void mm_tiers_check(const MmTierConf *tiers, unsigned nr);
  */
 bool mm_tier_open(MmTierConf *tier, Error **errp);
 
+/** mm_tier_describe: @tier, which is open, for a VM's record and pager. */
+void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out);
+
 #endif

@@ -125,6 +125,25 @@ static void info_answered(void *opaque, const MmMsg *msg)
     }
 }
 
+static bool say_hello(MmVM *vm, Error **errp)
+{
+    int log = -1;
+    bool ok;
+
+    if (!vm->log) {
+        /* it is one of a manager that has ended; without a log it works, too */
+        vm->log = mm_pager_log_new(vm->label, &log, NULL);
+    }
+    if (log >= 0) {
+        mm_pager_log_set_pid(vm->log, vm->rec.pager_pid);
+    }
+    ok = mm_link_hello(vm->link, log, info_answered, vm, errp);
+    if (log >= 0) {
+        close(log);
+    }
+    return ok;
+}
+
 bool mm_vm_connect(MmVM *vm, Error **errp)
 {
     int sock;
@@ -145,8 +164,7 @@ bool mm_vm_connect(MmVM *vm, Error **errp)
         return false;
     }
     vm->link = mm_link_new(sock, &link_ops, vm);
-    if (!mm_link_request(vm->link, MM_MSG_CONTROL_HELLO, NULL, 0,
-                         info_answered, vm, errp)) {
+    if (!say_hello(vm, errp)) {
         link_closed(vm);
         return false;
     }
@@ -169,21 +187,36 @@ static void fill_start(const MmVM *vm, MmMsgStart *start, uint64_t seq,
     memcpy(start->name, vm->rec.name, MM_NAME_LEN);
 }
 
+static void forget_log(MmVM *vm)
+{
+    mm_pager_log_free(vm->log);
+    vm->log = NULL;
+}
+
 /* A pager that was not told to start ends when its control socket closes. */
 static bool spawn_and_record(MmVM *vm, int *control, Error **errp)
 {
-    pid_t pid = mm_spawn_pager(&vm->mgr->opts, vm->rec.qemu_pid, control,
-                               errp);
+    pid_t pid;
+    int log;
 
-    if (pid < 0) {
+    vm->log = mm_pager_log_new(vm->label, &log, errp);
+    if (!vm->log) {
         return false;
     }
+    pid = mm_spawn_pager(&vm->mgr->opts, vm->rec.qemu_pid, log, control, errp);
+    close(log);
+    if (pid < 0) {
+        forget_log(vm);
+        return false;
+    }
+    mm_pager_log_set_pid(vm->log, pid);
     vm->pager = mm_process_open(pid, 0, mm_vm_pager_exit, vm, errp);
     if (!vm->pager) {
         close(*control);
         /* Nothing will tell its end. It is ours until it is waited for. */
         kill(pid, SIGKILL);
         TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
+        forget_log(vm);
         return false;
     }
     vm->rec.pager_pid = pid;
@@ -205,7 +238,8 @@ static bool start_with(MmVM *vm, const MmMsgStart *start,
     }
     /* The pager waits on the connection in its own way. */
     g_unix_set_fd_nonblocking(fds->connection, false, NULL);
-    if (!mm_spawn_send_start(control, &vm->mgr->opts, start, fds, errp)) {
+    if (!mm_spawn_send_start(control, &vm->mgr->opts, &vm->rec, start, fds,
+                             errp)) {
         close(control);
         return false;
     }
@@ -272,6 +306,7 @@ static void forget_pager(MmVM *vm)
     if (vm->link) {
         link_closed(vm);
     }
+    forget_log(vm);
     mm_process_close(vm->pager);
     vm->pager = NULL;
     unlink(vm->socket_path);

@@ -97,9 +97,11 @@ static void copy_name(char *to, const char *from)
     to[i] = '\0';
 }
 
-static bool make_record(MmRecord *rec, const MmHelloPeer *peer, Error **errp)
+static bool make_record(const MmOptions *opts, MmRecord *rec,
+                        const MmHelloPeer *peer, Error **errp)
 {
     QemuUUID uuid;
+    unsigned i;
 
     qemu_uuid_generate(&uuid);
     *rec = (MmRecord) {
@@ -107,7 +109,11 @@ static bool make_record(MmRecord *rec, const MmHelloPeer *peer, Error **errp)
         .version = MM_RECORD_VERSION,
         .qemu_uid = peer->uid,
         .qemu_pid = peer->pid,
+        .nr_tiers = opts->nr_tiers,
     };
+    for (i = 0; i < opts->nr_tiers; i++) {
+        mm_tier_describe(&opts->tiers[i], &rec->tiers[i]);
+    }
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
     copy_name(rec->name, peer->hello->name);
     if (getrandom(rec->cookie, MM_COOKIE_LEN, 0) != MM_COOKIE_LEN) {
@@ -132,7 +138,7 @@ bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp)
     MmRecord rec;
     MmVM *vm;
 
-    if (!make_record(&rec, peer, errp)) {
+    if (!make_record(&mgr->opts, &rec, peer, errp)) {
         return false;
     }
     vm = new_vm(mgr, &rec, MANAGEDVM_STATE_LOST);
@@ -253,6 +259,7 @@ void mm_vm_free(MmVM *vm)
     QTAILQ_REMOVE(&vm->mgr->vms, vm, next);
     mm_takeover_abort(vm, "the VM is being removed");
     mm_link_free(vm->link);
+    mm_pager_log_free(vm->log);
     vm->link = NULL;
     mm_process_close(vm->pager);
     mm_process_close(vm->qemu);

@@ -41,6 +41,7 @@
 #include "link.h"
 #include "manager.h"
 #include "operation.h"
+#include "pager-log.h"
 #include "process.h"
 #include "record.h"
 #include "snapshot.h"
@@ -64,6 +65,7 @@ struct MmVM {
     MmProcess *qemu;            /* NULL once it has ended */
     MmProcess *pager;
     MmLink *link;
+    MmPagerLog *log;            /* of @pager; NULL: of none, or not known */
     bool attaching;             /* that it has attached is to be logged */
     bool fresh;                 /* the one pager so far was not for a resume */
     MmTakeover *takeover;       /* a QEMU that waits to resume */

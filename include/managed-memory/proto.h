@@ -92,11 +92,12 @@ typedef enum MmMsgType {
     MM_MSG_QUERY_REPLY,         /* MmMsgQueryReply */
 
     /* control only, to a fresh pager, in this order */
-    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: a file tier's folder */
+    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: folder of a new file */
     MM_MSG_START,               /* MmMsgStart; fds: MmStartFd order */
 
     /* control only, to a pager that serves or attaches */
-    MM_MSG_CONTROL_HELLO,       /* no payload; answer CONTROL_INFO */
+    MM_MSG_CONTROL_HELLO,       /* fd: standard error, or none;
+                                 * answer CONTROL_INFO */
     /* MmMsgControlInfo, also sent unasked once the pager serves */
     MM_MSG_CONTROL_INFO,
     /*
@@ -273,6 +274,7 @@ typedef struct MmMsgStartTier {
     uint32_t algorithm;         /* MmAlgorithm; compressed only */
     uint32_t share;             /* percent of the VM's memory; 0: see size */
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
+    uint64_t device;            /* st_dev of the file; 0: compressed */
     char name[MM_NAME_LEN];
 } MmMsgStartTier;
 

@@ -87,6 +87,8 @@ int main(int argc, char **argv)
      * for that opens a file in /sys, which the jail forbids.
      */
     mallopt(M_ARENA_MAX, MAX_ARENAS);
+    /* standard error is a pipe to the manager, which may have ended */
+    signal(SIGPIPE, SIG_IGN);
     error_init(argv[0]);
     mm_test_init(argc, argv);
     control = parse_options(argc, argv);
@@ -96,6 +98,7 @@ int main(int argc, char **argv)
     vm->fault = mm_fault_new(vm, &error_fatal);
     vm->reclaim = mm_reclaim_new(vm, &error_fatal);
     mm_isolation_namespaces(&error_fatal);
+    mm_resume_prove(vm);
     if (!mm_start_reply(vm, &error_fatal)) {
         return EXIT_FAILURE;
     }

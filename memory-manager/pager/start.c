@@ -5,8 +5,8 @@
  *
  * The only part of the pager that runs with the manager's rights.  It receives
  * descriptors, checks what they are, opens tier files, and reopens for writing
- * what QEMU kept read-only.  What is in them is looked at, with the exception
- * of their identities, when the rights are gone.
+ * what QEMU kept read-only.  What is in them is looked at when the rights are
+ * gone.
  */
 #include "qemu/osdep.h"
 #include <sys/eventfd.h>
@@ -14,44 +14,14 @@
 #include <sys/socket.h>
 #include "qemu/cutils.h"
 #include "qapi/error.h"
-#include "managed-memory/msg.h"
 #include "control/control.h"
 #include "isolation.h"
 #include "region.h"
 #include "start.h"
+#include "start-internal.h"
 #include "tier/tier.h"
 
-/* The peers have these messages ready: nobody has to think. */
-#define RECV_TIMEOUT_MS 10000
-
-typedef struct Start {
-    MmVM *vm;
-    MmMsgStart start;
-    MmMsgStartTier tier[MM_MAX_TIERS];
-    int tier_dir[MM_MAX_TIERS];     /* of a file tier */
-    int tier_fd[MM_MAX_TIERS];      /* resume: from QEMU, else -1 */
-    MmMsg msg;
-} Start;
-
-static bool receive(Start *s, int sock, MmMsgType type, Error **errp)
-{
-    int ret = mm_msg_recv(sock, &s->msg, RECV_TIMEOUT_MS);
-
-    if (ret == 1 && s->msg.hdr.type == type) {
-        return true;
-    }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "no %s message", mm_msg_type_name(type));
-    } else {
-        error_setg(errp, "%s instead of a %s message",
-                   ret ? mm_msg_type_name(s->msg.hdr.type) : "end",
-                   mm_msg_type_name(type));
-    }
-    mm_msg_clear(&s->msg);
-    return false;
-}
-
-static bool receive_tier(Start *s)
+static bool receive_tier(MmStarting *s)
 {
     MmVM *vm = s->vm;
     MmMsgStartTier *tier;
@@ -64,15 +34,15 @@ static bool receive_tier(Start *s)
     s->tier_dir[vm->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
     return tier->kind < MM_TIER_KIND__MAX &&
            tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
-           (tier->kind == MM_TIER_KIND_FILE) == (s->msg.nr_fds == 1);
+           s->msg.nr_fds <= (tier->kind == MM_TIER_KIND_FILE);
 }
 
-static bool receive_start(Start *s, int control, Error **errp)
+static bool receive_start(MmStarting *s, int control, Error **errp)
 {
     MmVM *vm = s->vm;
 
     for (;;) {
-        int ret = mm_msg_recv(control, &s->msg, RECV_TIMEOUT_MS);
+        int ret = mm_msg_recv(control, &s->msg, MM_START_TIMEOUT_MS);
 
         if (ret == 1 && s->msg.hdr.type == MM_MSG_START_TIER &&
             receive_tier(s)) {
@@ -100,7 +70,7 @@ static bool receive_start(Start *s, int control, Error **errp)
     return true;
 }
 
-static bool map_shared(MmVM *vm, Error **errp)
+bool mm_start_map(MmVM *vm, Error **errp)
 {
     vm->state = mmap(NULL, MM_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                      vm->state_fd, 0);
@@ -113,7 +83,7 @@ static bool map_shared(MmVM *vm, Error **errp)
     return true;
 }
 
-static bool fresh_vm(Start *s, Error **errp)
+static bool fresh_vm(MmStarting *s, Error **errp)
 {
     MmVM *vm = s->vm;
 
@@ -127,7 +97,7 @@ static bool fresh_vm(Start *s, Error **errp)
         error_setg(errp, "cannot create the VM's state");
         return false;
     }
-    if (!map_shared(vm, errp)) {
+    if (!mm_start_map(vm, errp)) {
         return false;
     }
     vm->state->id = vm->id;
@@ -136,228 +106,6 @@ static bool fresh_vm(Start *s, Error **errp)
     vm->state->limit = s->start.limit;
     vm->state->default_limit = s->start.limit;
     return true;
-}
-
-/* Is @fd an anonymous inode of this kind?  QEMU may pass anything. */
-static bool is_anon(MmVM *vm, int fd, const char *kind)
-{
-    char path[16], target[64] = "";
-    ssize_t len;
-
-    snprintf(path, sizeof(path), "%d", fd);
-    len = readlinkat(vm->proc_fd, path, target, sizeof(target) - 1);
-    return len > 0 && !strcmp(target, kind);
-}
-
-static bool adopt_vm_fds(Start *s, Error **errp)
-{
-    MmVM *vm = s->vm;
-    int *fds = s->msg.fds;
-
-    if (!mm_check_memfd(fds[MM_RESUME_FD_STATE], MM_STATE_SIZE, true,
-                        "the VM's state", errp) ||
-        !mm_check_memfd(fds[MM_RESUME_FD_RING], MM_RING_SIZE, false,
-                        "the discard ring", errp)) {
-        return false;
-    }
-    if (!is_anon(vm, fds[MM_RESUME_FD_KICK], "anon_inode:[eventfd]") ||
-        !(fcntl(fds[MM_RESUME_FD_KICK], F_GETFL) & O_NONBLOCK) ||
-        !is_anon(vm, fds[MM_RESUME_FD_UFFD], "anon_inode:[userfaultfd]") ||
-        !mm_uffd_valid(fds[MM_RESUME_FD_UFFD])) {
-        error_setg(errp, "QEMU has not handed back the userfaultfd and the "
-                   "eventfd that it had");
-        return false;
-    }
-    vm->state_fd = mm_reopen(vm, fds[MM_RESUME_FD_STATE], O_RDWR);
-    vm->ring_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_RING);
-    vm->kick_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_KICK);
-    vm->uffd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_UFFD);
-    if (vm->state_fd < 0) {
-        error_setg_errno(errp, -vm->state_fd, "cannot reopen the VM's state");
-        return false;
-    }
-    return true;
-}
-
-static bool resume_state(Start *s, Error **errp)
-{
-    MmVM *vm = s->vm;
-
-    if (!adopt_vm_fds(s, errp) || !map_shared(vm, errp)) {
-        return false;
-    }
-    if (vm->state->id.magic != MM_STATE_MAGIC ||
-        vm->state->id.version != MM_LAYOUT_VERSION ||
-        memcmp(vm->state->id.uuid, vm->id.uuid, sizeof(vm->id.uuid)) ||
-        memcmp(vm->state->id.cookie, vm->id.cookie, sizeof(vm->id.cookie))) {
-        error_setg(errp, "the state that QEMU has handed back is not this "
-                   "VM's");
-        return false;
-    }
-    vm->state->default_limit = s->start.limit;
-    return true;
-}
-
-/* For people: the manager only hands over a descriptor. */
-static char *tier_path(const Start *s, unsigned i)
-{
-    char target[PATH_MAX];
-    g_autofree char *fd = g_strdup_printf("%d", s->tier_dir[i]);
-    ssize_t len = readlinkat(s->vm->proc_fd, fd, target, sizeof(target) - 1);
-
-    if (len < 0) {
-        return g_strdup("?");
-    }
-    target[len] = '\0';
-    if (g_str_has_suffix(target, " (deleted)")) {
-        target[len - strlen(" (deleted)")] = '\0';
-    }
-    return g_strdup(target);
-}
-
-/* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
-static int resume_file(Start *s, unsigned i, Error **errp)
-{
-    struct stat st, dir;
-    int fd;
-
-    if (fstat(s->msg.fds[0], &st) < 0 || fstat(s->tier_dir[i], &dir) < 0 ||
-        !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0777) != 0600 || st.st_nlink != 0) {
-        error_setg(errp, "QEMU has handed back something else than its "
-                   "tier's file");
-        return -1;
-    }
-    if (st.st_dev != dir.st_dev) {
-        g_autofree char *path = tier_path(s, i);
-
-        error_setg(errp, "the VM's file is not in the file system of tier "
-                   "'%s', %s; start the memory manager with the --tier that "
-                   "it had when the VM was started",
-                   s->tier[i].name, path);
-        return -1;
-    }
-    fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
-    if (fd < 0) {
-        error_setg_errno(errp, -fd, "cannot reopen the file in tier '%s'",
-                         s->tier[i].name);
-    }
-    return fd;
-}
-
-static int resume_pool(Start *s, unsigned i, Error **errp)
-{
-    struct stat st;
-    int fd = -EINVAL;
-
-    /* not to be opened unless it is ours: who knows what it is */
-    if (fstat(s->msg.fds[0], &st) == 0 && S_ISREG(st.st_mode) &&
-        st.st_uid == geteuid()) {
-        fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR);
-    }
-    if (fd < 0) {
-        error_setg_errno(errp, -fd, "cannot reopen the pool of tier '%s'",
-                         s->tier[i].name);
-        return -1;
-    }
-    if (!mm_check_memfd(fd, mm_tier_compressed_fd_size(&s->tier[i]), true,
-                        "the compressed tier's pool", errp)) {
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-static bool resume_hold(Start *s, Error **errp)
-{
-    MmMsgHold hold;
-    bool is_file;
-    int fd;
-
-    memcpy(&hold, s->msg.payload, sizeof(hold));
-    is_file = hold.index < s->vm->nr_tiers &&
-              s->tier[hold.index].kind == MM_TIER_KIND_FILE;
-    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0 ||
-        hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
-        error_setg(errp, "tier %u of the VM is not the one that the memory "
-                   "manager has there now; start it with the --tier options "
-                   "that it had when the VM was started", hold.index);
-        return false;
-    }
-    fd = is_file ? resume_file(s, hold.index, errp)
-                 : resume_pool(s, hold.index, errp);
-    s->tier_fd[hold.index] = fd;
-    return fd >= 0;
-}
-
-static bool resume_region(Start *s, Error **errp)
-{
-    MmVM *vm = s->vm;
-    MmMsgRegion msg;
-    MmRegion *region;
-
-    memcpy(&msg, s->msg.payload, sizeof(msg));
-    if (!msg.hva || msg.hva % MM_PAGE_SIZE ||
-        msg.hva + msg.size < msg.hva ||
-        mm_vm_overlaps(vm, msg.hva, msg.size)) {
-        error_setg(errp, "region %u cannot be at 0x%" PRIx64, msg.id, msg.hva);
-        return false;
-    }
-    region = mm_region_resume(vm, &msg, s->msg.fds, errp);
-    if (!region) {
-        return false;
-    }
-    if (vm->regions[region->id]) {
-        error_setg(errp, "region %u comes twice", region->id);
-        mm_region_free(vm, region);
-        return false;
-    }
-    vm->regions[region->id] = region;
-    qatomic_add(&vm->total_size, region->size);
-    return true;
-}
-
-static bool receive_each(Start *s, unsigned nr, MmMsgType type,
-                         bool (*handle)(Start *s, Error **errp), Error **errp)
-{
-    while (nr--) {
-        bool ok;
-
-        if (!receive(s, s->vm->connection, type, errp)) {
-            return false;
-        }
-        ok = handle(s, errp);
-        mm_msg_clear(&s->msg);
-        if (!ok) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool resume_vm(Start *s, Error **errp)
-{
-    MmMsgResumeVM rvm;
-
-    if (!receive(s, s->vm->connection, MM_MSG_RESUME_VM, errp)) {
-        return false;
-    }
-    memcpy(&rvm, s->msg.payload, sizeof(rvm));
-    if (rvm.nr_regions > MM_MAX_REGIONS || rvm.nr_holds > MM_MAX_TIERS) {
-        error_setg(errp, "a VM cannot have %u regions and %u held files",
-                   rvm.nr_regions, rvm.nr_holds);
-        return false;
-    }
-    if (!resume_state(s, errp)) {
-        return false;
-    }
-    mm_msg_clear(&s->msg);
-    s->vm->lost_ns = rvm.lost_ns;
-    return receive_each(s, rvm.nr_holds, MM_MSG_RESUME_HOLD, resume_hold,
-                        errp) &&
-           receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,
-                        resume_region, errp) &&
-           receive(s, s->vm->connection, MM_MSG_RESUME_END, errp);
 }
 
 /* Unnamed from birth where the file system can, else unlinked at once. */
@@ -378,8 +126,25 @@ static int new_tier_file(int dir)
     return fd < 0 ? -errno : fd;
 }
 
+/* For people: the manager only hands over a descriptor. */
+static char *tier_path(const MmStarting *s, unsigned i)
+{
+    char target[PATH_MAX];
+    g_autofree char *fd = g_strdup_printf("%d", s->tier_dir[i]);
+    ssize_t len = readlinkat(s->vm->proc_fd, fd, target, sizeof(target) - 1);
+
+    if (len < 0) {
+        return g_strdup("?");
+    }
+    target[len] = '\0';
+    if (g_str_has_suffix(target, " (deleted)")) {
+        target[len - strlen(" (deleted)")] = '\0';
+    }
+    return g_strdup(target);
+}
+
 /* A file system may tell anything about a directory that was removed. */
-static void tier_file_error(const Start *s, unsigned i, int err, Error **errp)
+static void tier_file_error(const MmStarting *s, unsigned i, int err, Error **errp)
 {
     ERRP_GUARD();
     const char *name = s->tier[i].name;
@@ -399,10 +164,10 @@ static void tier_file_error(const Start *s, unsigned i, int err, Error **errp)
                       "O_DIRECT.\n");
 }
 
-static bool open_compressed(Start *s, unsigned i, Error **errp)
+static bool open_compressed(MmStarting *s, unsigned i, Error **errp)
 {
     MmVM *vm = s->vm;
-    bool is_new = s->tier_fd[i] < 0;
+    bool is_new = !s->start.resume;
     uint64_t size = mm_tier_compressed_fd_size(&s->tier[i]);
     int fd = is_new ? mm_seal_memfd("managed-pool", size) : s->tier_fd[i];
 
@@ -416,10 +181,10 @@ static bool open_compressed(Start *s, unsigned i, Error **errp)
     return vm->tiers[i] != NULL;
 }
 
-static bool open_file(Start *s, unsigned i, Error **errp)
+static bool open_file(MmStarting *s, unsigned i, Error **errp)
 {
     MmVM *vm = s->vm;
-    bool is_new = s->tier_fd[i] < 0;
+    bool is_new = !s->start.resume;
     int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_fd[i];
 
     if (fd < 0) {
@@ -428,7 +193,9 @@ static bool open_file(Start *s, unsigned i, Error **errp)
     }
     vm->tiers[i] = mm_tier_file_open(fd, i, &s->tier[i], &vm->id, is_new,
                                      errp);
-    close(s->tier_dir[i]);
+    if (is_new) {
+        close(s->tier_dir[i]);
+    }
     return vm->tiers[i] != NULL;
 }
 
@@ -439,7 +206,7 @@ static void resume_limit(MmVM *vm)
                  ? UINT64_MAX : vm->state->limit / MM_PAGE_SIZE);
 }
 
-static bool take_up(Start *s, int control, Error **errp)
+static bool take_up(MmStarting *s, int control, Error **errp)
 {
     MmVM *vm = s->vm;
     unsigned i;
@@ -448,7 +215,7 @@ static bool take_up(Start *s, int control, Error **errp)
         return false;
     }
     mm_msg_clear(&s->msg);
-    if (s->start.resume ? !resume_vm(s, errp) : !fresh_vm(s, errp)) {
+    if (s->start.resume ? !mm_resume(s, errp) : !fresh_vm(s, errp)) {
         return false;
     }
     mm_msg_clear(&s->msg);
@@ -468,7 +235,7 @@ static bool take_up(Start *s, int control, Error **errp)
 
 MmVM *mm_start(int control, Error **errp)
 {
-    g_autofree Start *s = g_new0(Start, 1);
+    g_autofree MmStarting *s = g_new0(MmStarting, 1);
     MmVM *vm = g_new0(MmVM, 1);
     Error *err = NULL;
     unsigned i;

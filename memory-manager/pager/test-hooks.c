@@ -57,6 +57,7 @@ static const char *const failpoint_names[] = {
     [MM_FP_REGION_ADD] = "region-add",
     [MM_FP_TIER_LOAD] = "tier-load",
     [MM_FP_TIER_STORE] = "tier-store",
+    [MM_FP_TIER_PROVE] = "tier-prove",
 };
 QEMU_BUILD_BUG_ON(ARRAY_SIZE(failpoint_names) != MM_FP__MAX);
 

@@ -165,8 +165,8 @@ void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
 /** What may fail at a tier, see mm_vm_io_failing(). */
 enum {
     MM_IO_READ = 1 << 0,
-    MM_IO_SETTLE = 1 << 1,
-#define MM_IO_WRITE(tier) (1u << (2 + (tier)))
+#define MM_IO_WRITE(tier) (1u << (1 + (tier)))
+#define MM_IO_START(tier) (1u << (1 + MM_MAX_TIERS + (tier)))
 };
 
 /**

@@ -239,7 +239,7 @@ static bool spawn_pager(FakeManager *fm, int control, Error **errp)
     return true;
 }
 
-static void send_start_tiers(FakeManager *fm, int control)
+static void send_start_tiers(FakeManager *fm, int control, bool resume)
 {
     MmMsgStartTier compressed = {
         .kind = MM_TIER_KIND_COMPRESSED,
@@ -253,13 +253,16 @@ static void send_start_tiers(FakeManager *fm, int control)
         .name = "torture",
     };
     int dir = open(fm->tier_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
 
-    g_assert(dir >= 0);
+    g_assert(dir >= 0 && fstat(dir, &st) == 0);
+    tier.device = st.st_dev;
     if (compressed.size) {
         mm_msg_send(control, MM_MSG_START_TIER, 0, &compressed,
                     sizeof(compressed), NULL, 0);
     }
-    mm_msg_send(control, MM_MSG_START_TIER, 0, &tier, sizeof(tier), &dir, 1);
+    mm_msg_send(control, MM_MSG_START_TIER, 0, &tier, sizeof(tier), &dir,
+                !resume);
     close(dir);
 }
 
@@ -318,7 +321,7 @@ bool fake_manager_start(FakeManager *fm, int connection, bool resume,
     close(pair[1]);
     if (ok) {
         /* a pager that dies at once is noticed on the connection */
-        send_start_tiers(fm, pair[0]);
+        send_start_tiers(fm, pair[0], resume);
         mm_msg_send(pair[0], MM_MSG_START, 0, &start, sizeof(start), fds,
                     nr_fds);
     }

@@ -120,6 +120,60 @@ static void test_read_kill(void)
     finish(rig);
 }
 
+/* Some pages that were never touched: no tier has them. */
+static void touch_new_memory(Rig *rig)
+{
+    Error *err = NULL;
+    FakeRegion *region;
+    unsigned i;
+
+    if (!rig_ok(rig)) {
+        return;
+    }
+    region = fake_qemu_add_region(rig->fq, 1 * MiB, MM_LIMIT_NONE, &err);
+    for (i = 0; region && i < 8; i++) {
+        region->mem[i * 8 * STAMP_PAGE_SIZE] = i;
+    }
+    for (i = 0; region && i < 8; i++) {
+        if (region->mem[i * 8 * STAMP_PAGE_SIZE] != i) {
+            verdict_fail(rig->verdict, "a new page is wrong");
+        }
+    }
+    if (!region || !fake_qemu_remove_region(rig->fq, region, &err)) {
+        verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+/* The disk fails, or hangs, while a pager is taken over from. */
+static void run_takeover(const char *failpoint, bool heal)
+{
+    Rig *rig = new_rig(torture_test_pager());
+
+    arm(rig, failpoint);
+    load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be taken over");
+    touch_new_memory(rig);
+    check_stalled(rig);
+    if (heal) {
+        load_watch(rig->load, 300);
+        fake_manager_heal(rig->fm);
+    }
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be used again");
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
+static void test_takeover(void)
+{
+    run_takeover("tier-prove:err=5:1", true);
+}
+
+static void test_takeover_hung(void)
+{
+    run_takeover("tier-prove:delay=2500:1", false);
+}
+
 static void run_write_errors(const char *failpoint)
 {
     Rig *rig = new_rig(torture_test_pager());
@@ -435,6 +489,8 @@ void torture_add_tier_errors(void)
 {
     g_test_add_func("/torture/tier-errors/read", test_read);
     g_test_add_func("/torture/tier-errors/read-kill", test_read_kill);
+    g_test_add_func("/torture/tier-errors/takeover", test_takeover);
+    g_test_add_func("/torture/tier-errors/takeover-hung", test_takeover_hung);
     g_test_add_func("/torture/tier-errors/write-eio", test_write_eio);
     g_test_add_func("/torture/tier-errors/write-enospc", test_write_enospc);
     g_test_add_func("/torture/tier-errors/disk-full", test_disk_full);

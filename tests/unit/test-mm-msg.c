@@ -58,7 +58,7 @@ static const Shape shapes[MM_MSG__MAX] = {
                             TEXT(MmMsgStartTier, name) },
     [MM_MSG_START] = { "START", FIXED(MmMsgStart), FDS(3, 4),
                        TEXT(MmMsgStart, name) },
-    [MM_MSG_CONTROL_HELLO] = { "CONTROL_HELLO" },
+    [MM_MSG_CONTROL_HELLO] = { "CONTROL_HELLO", FDS(0, 1) },
     [MM_MSG_CONTROL_INFO] = { "CONTROL_INFO", FIXED(MmMsgControlInfo),
                               TEXT(MmMsgControlInfo, name) },
     [MM_MSG_QUERY_REGION] = { "QUERY_REGION", FIXED(MmMsgRegionRef) },

@@ -29,6 +29,16 @@ static MmTier *open_tier(int fd, const MmIdentity *id, bool is_new)
     return tier ? rig_keep(tier) : NULL;
 }
 
+/* Is the file that VM's, says its next pager? */
+static bool proves(int fd, const MmIdentity *id)
+{
+    MmTier *tier = open_tier(fd, id, false);
+
+    g_assert_nonnull(tier);
+    g_assert_false(tier->proven);
+    return tier->ops->prove(tier, id) == 0;
+}
+
 static void test_identity(void)
 {
     int fd = rig_open_file(g_get_tmp_dir());
@@ -37,26 +47,26 @@ static void test_identity(void)
     int i;
 
     /* an empty file is nobody's */
-    g_assert_null(open_tier(fd, &rig_identity, false));
+    g_assert_false(proves(fd, &rig_identity));
     g_assert_nonnull(open_tier(fd, &rig_identity, true));
-    g_assert_nonnull(open_tier(fd, &rig_identity, false));
+    g_assert_true(proves(fd, &rig_identity));
     for (i = 0; i < MM_UUID_LEN; i++) {
         other.uuid[i]++;
-        g_assert_null(open_tier(fd, &other, false));
+        g_assert_false(proves(fd, &other));
         other = rig_identity;
         other.cookie[i]++;
-        g_assert_null(open_tier(fd, &other, false));
+        g_assert_false(proves(fd, &other));
         other = rig_identity;
     }
     /* written by another layout */
     other.version++;
     g_assert_nonnull(open_tier(fd, &other, true));
-    g_assert_null(open_tier(fd, &rig_identity, false));
-    g_assert_null(open_tier(plain, &rig_identity, false));
+    g_assert_false(proves(fd, &rig_identity));
+    g_assert_false(proves(plain, &rig_identity));
     /* the first page only half there */
     g_assert_nonnull(open_tier(fd, &rig_identity, true));
     g_assert_cmpint(ftruncate(fd, MM_PAGE_SIZE / 2), ==, 0);
-    g_assert_null(open_tier(fd, &rig_identity, false));
+    g_assert_false(proves(fd, &rig_identity));
     close(plain);
     close(fd);
 }

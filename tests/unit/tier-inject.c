@@ -274,6 +274,7 @@ MmTier *tier_inject_new(MmTier *inner)
 
     inject->base.ops = &inject_ops;
     inject->base.number = inner->number;
+    inject->base.proven = true;
     memcpy(inject->base.name, inner->name, sizeof(inject->base.name));
     inject->inner = inner;
     return &inject->base;

@@ -38,7 +38,13 @@ void mm_manager_info(MmVM *vm, MmMsgControlInfo *info)
 static void handle_hello(MmControl *c, int sock)
 {
     MmMsgControlInfo info;
+    int log = mm_msg_take_fd(c->msg, 0);
 
+    /* a manager that was restarted: nobody reads what we had until now */
+    if (log >= 0) {
+        dup3(log, STDERR_FILENO, O_CLOEXEC);
+        close(log);
+    }
     mm_manager_info(c->vm, &info);
     mm_msg_send(sock, MM_MSG_CONTROL_INFO, c->msg->hdr.seq, &info,
                 sizeof(info), NULL, 0);

@@ -55,6 +55,7 @@ struct MmFault {
     MmWaiter again[MM_MAX_WAITERS]; /* copy of those to retry */
     unsigned last_region;       /* of the last fault */
     int node;                   /* of the thread whose fault is served */
+    uint64_t began_ns;          /* when the thread has */
     uint64_t now_ns;            /* time of the current round */
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
     uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
@@ -137,10 +138,13 @@ void mm_load_init(MmFault *f);
  * mm_load_start: read up to @want swapped pages from @page on
  *
  * Goes on as far as the pages lie together.  Returns how many are being
- * read, 0 if no load is free.
+ * read, 0 if no load is free or the tier is not proven.
  */
 unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want);
+
+/** mm_load_wait_reason: what a page waits for whose load cannot start. */
+MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page);
 
 /** mm_load_reap: place what has been read. */
 void mm_load_reap(MmFault *f);

@@ -375,7 +375,7 @@ static void *fault_thread(void *opaque)
     bool busy = false;
 
     claim_places(vm);
-    f->now_ns = clock_ns();
+    f->now_ns = f->began_ns = clock_ns();
     if (!mm_mutated(MM_MUT_NO_WAKE)) {
         /* a fault that a dead pager has read is told again after this */
         wake_all(vm);

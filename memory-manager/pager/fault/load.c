@@ -85,7 +85,8 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     do {
         first = mm_map_get(&region->map, page);
         tier = mm_vm_tier(f->vm, mm_entry_tier(first));
-        if (!tier || !adjoining(region, page, first, 0)) {
+        if (!tier || !qatomic_load_acquire(&tier->proven) ||
+            !adjoining(region, page, first, 0)) {
             return 0;
         }
         nr = take_run(region, page, first,
@@ -110,6 +111,19 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     }
     f->queues[tier->number]->ops->submit(f->queues[tier->number], &load->io);
     return nr;
+}
+
+MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page)
+{
+    uint64_t entry = mm_map_get(&region->map, page);
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+
+    if (!tier || qatomic_load_acquire(&tier->proven) ||
+        f->now_ns - f->began_ns <= HANGS_NS) {
+        return MM_WAIT_BUSY;
+    }
+    f->retry_at_ns = f->now_ns + RETRY_NS;
+    return MM_WAIT_ERROR;
 }
 
 void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,

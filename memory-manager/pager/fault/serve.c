@@ -304,7 +304,7 @@ static MmWaitReason serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
         done += nr;
     } while (nr && done < want);
     if (!done) {
-        return MM_WAIT_BUSY;
+        return mm_load_wait_reason(f, region, page);
     }
     mm_stream_filled(&region->streams, page + done);
     MM_STAT_ADD(f->vm, fault_swapin, 1);

@@ -31,6 +31,8 @@ typedef struct MmPiece {
 } MmPiece;
 
 typedef struct MmTierHealth {
+    bool ready;                 /* proven and settled; remains so */
+    bool late;                  /* and an event has said so */
     bool failing;               /* and an event has said so */
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
@@ -83,6 +85,12 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force);
  * With an event; lets waiting faults draw on the reserve.
  */
 void mm_reclaim_set_stuck(MmReclaim *r, bool stuck);
+
+/** mm_store_ready: may tier @t be used?  It may not be yet, after a takeover. */
+bool mm_store_ready(MmReclaim *r, unsigned t);
+
+/** mm_store_late: tier @t cannot be used yet, and should by now. */
+void mm_store_late(MmReclaim *r, unsigned t);
 
 /**
  * mm_store: find a place for content

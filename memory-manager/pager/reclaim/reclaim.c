@@ -32,9 +32,9 @@
 #define STUCK_REST_MS 50
 /* The same while pages are still being looked at after a takeover. */
 #define SCAN_REST_MS 1
-/* Between two looks at writes of a former pager; when to speak of them. */
-#define SETTLE_REST_MS 2
-#define SETTLE_WARN_MS 1000
+/* Between two looks at tiers of a former pager; when to speak of them. */
+#define READY_REST_MS 2
+#define READY_WARN_MS 1000
 /* Turns of the hand that find no candidate before reclaim is stuck. */
 #define STUCK_TURNS 3
 /* Share of the resident pages that DMA holds when it is to blame for that. */
@@ -177,32 +177,25 @@ static void rest(MmReclaim *r)
     mm_unwake(r->wake_fd);
 }
 
-/* Writes of a killed pager may still be on their way to its places. */
-static void wait_settled(MmReclaim *r)
+/*
+ * Writes of a killed pager may still be on their way to its places; a tier
+ * that takes too long is left out until it is ready.
+ */
+static void wait_ready(MmReclaim *r)
 {
-    unsigned i, waited_ms = 0;
-    bool warned = false;
+    unsigned t, waited_ms = 0;
 
-    for (i = 0; i < r->vm->nr_tiers; i++) {
-        MmTier *tier = r->vm->tiers[i];
-
-        while (!tier->ops->settled(tier)) {
-            if (waited_ms >= SETTLE_WARN_MS && !warned) {
-                warned = true;
-                mm_vm_io_failing(r->vm, MM_IO_SETTLE, true);
-                mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, ETIMEDOUT,
-                            "tier '%s' has not ended the writes of the "
-                            "former pager; pages stay in memory", tier->name);
-                mm_reclaim_set_stuck(r, true);
-            }
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        while (!mm_store_ready(r, t) && waited_ms < READY_WARN_MS) {
             /* a lock cannot be waited for with a time limit */
-            poll(NULL, 0, warned ? STUCK_REST_MS : SETTLE_REST_MS);
-            waited_ms += SETTLE_REST_MS;
+            poll(NULL, 0, READY_REST_MS);
+            waited_ms += READY_REST_MS;
         }
     }
-    if (warned && mm_vm_io_failing(r->vm, MM_IO_SETTLE, false)) {
-        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
-                    "the writes of the former pager have ended");
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        if (!mm_store_ready(r, t)) {
+            mm_store_late(r, t);
+        }
     }
 }
 
@@ -210,7 +203,7 @@ static void *reclaim_thread(void *opaque)
 {
     MmReclaim *r = opaque;
 
-    wait_settled(r);
+    wait_ready(r);
     for (;;) {
         unsigned evicted = 0, sum = 0;
         bool all;

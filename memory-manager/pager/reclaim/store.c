@@ -69,6 +69,43 @@ static void worked(MmReclaim *r, unsigned t)
     }
 }
 
+bool mm_store_ready(MmReclaim *r, unsigned t)
+{
+    MmTier *tier = r->vm->tiers[t];
+    MmTierHealth *health = &r->health[t];
+
+    if (health->ready || !qatomic_load_acquire(&tier->proven) ||
+        !tier->ops->settled(tier)) {
+        return health->ready;
+    }
+    health->ready = true;
+    if (health->late && mm_vm_io_failing(r->vm, MM_IO_START(t), false)) {
+        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
+                    "tier '%s' can be used again", tier->name);
+    }
+    return true;
+}
+
+void mm_store_late(MmReclaim *r, unsigned t)
+{
+    MmTier *tier = r->vm->tiers[t];
+    int err = qatomic_read(&tier->prove_error);
+
+    r->health[t].late = true;
+    mm_vm_io_failing(r->vm, MM_IO_START(t), true);
+    if (qatomic_load_acquire(&tier->proven)) {
+        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, ETIMEDOUT,
+                    "tier '%s' has not ended the writes of the former pager; "
+                    "it is not written to", tier->name);
+    } else {
+        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err ?: ETIMEDOUT,
+                    "tier '%s' cannot be taken over: %s; vCPUs wait for what "
+                    "is in it", tier->name,
+                    err == EBADMSG ? "its file is not this VM's"
+                    : err ? strerror(err) : "it does not answer");
+    }
+}
+
 static void io_done(MmTierIO *io)
 {
     *(bool *)io->opaque = true;
@@ -165,7 +202,7 @@ static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
     unsigned next = 0;
     Run run;
 
-    if (r->health[t].rest_until_ns > clock_ns()) {
+    if (!mm_store_ready(r, t) || r->health[t].rest_until_ns > clock_ns()) {
         return;
     }
     for (;;) {

@@ -525,6 +525,7 @@ MmTier *mm_tier_compressed_open(int fd, unsigned number,
     }
     c = g_new0(MmTierCompressed, 1);
     c->base.ops = &compressed_ops;
+    c->base.proven = true;
     c->base.number = number;
     pstrcpy(c->base.name, sizeof(c->base.name), start->name);
     c->base.fd = fd;

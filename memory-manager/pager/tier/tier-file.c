@@ -23,6 +23,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "../page-map.h"
+#include "../test-hooks.h"
 #include "tier.h"
 #include "slot-alloc.h"
 
@@ -220,7 +221,40 @@ static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
     return queue;
 }
 
+/* O_DIRECT wants page-aligned memory. */
+typedef union IdentityPage {
+    MmIdentity id;
+    uint8_t bytes[MM_PAGE_SIZE];
+} QEMU_ALIGNED(MM_PAGE_SIZE) IdentityPage;
+
+static int read_identity(int fd, IdentityPage *page)
+{
+    ssize_t ret = mm_failpoint(MM_FP_TIER_PROVE);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = TEMP_FAILURE_RETRY(pread(fd, page, sizeof(*page), 0));
+    return ret < 0 ? -errno : ret == sizeof(*page) ? 0 : -EIO;
+}
+
+static int file_prove(MmTier *tier, const MmIdentity *id)
+{
+    IdentityPage page;
+    int ret = read_identity(tier->fd, &page);
+
+    if (ret < 0) {
+        return ret;
+    }
+    return page.id.magic == MM_TIER_MAGIC &&
+           page.id.version == MM_LAYOUT_VERSION &&
+           !memcmp(page.id.uuid, id->uuid, sizeof(id->uuid)) &&
+           !memcmp(page.id.cookie, id->cookie, sizeof(id->cookie))
+           ? 0 : -EBADMSG;
+}
+
 static const MmTierOps file_ops = {
+    .prove = file_prove,
     .type = "file",
     .max_pages = MM_TIER_IO_PAGES,
     .hold = MM_HOLD_TIER_FILE,
@@ -232,12 +266,6 @@ static const MmTierOps file_ops = {
     .queue_new = file_queue_new,
 };
 
-/* O_DIRECT wants page-aligned memory. */
-typedef union IdentityPage {
-    MmIdentity id;
-    uint8_t bytes[MM_PAGE_SIZE];
-} QEMU_ALIGNED(MM_PAGE_SIZE) IdentityPage;
-
 static bool write_identity(int fd, const MmIdentity *id, Error **errp)
 {
     IdentityPage page = { .id = *id };
@@ -248,22 +276,6 @@ static bool write_identity(int fd, const MmIdentity *id, Error **errp)
     if (ret != MM_PAGE_SIZE) {
         error_setg_errno(errp, ret < 0 ? errno : ENOSPC,
                          "cannot write to the tier's file");
-        return false;
-    }
-    return true;
-}
-
-static bool check_identity(int fd, const MmIdentity *id, Error **errp)
-{
-    IdentityPage page;
-    ssize_t ret = TEMP_FAILURE_RETRY(pread(fd, &page, sizeof(page), 0));
-
-    if (ret != sizeof(page) ||
-        page.id.magic != MM_TIER_MAGIC ||
-        page.id.version != MM_LAYOUT_VERSION ||
-        memcmp(page.id.uuid, id->uuid, sizeof(id->uuid)) ||
-        memcmp(page.id.cookie, id->cookie, sizeof(id->cookie))) {
-        error_setg(errp, "tier's file is not this VM's");
         return false;
     }
     return true;
@@ -300,8 +312,9 @@ MmTier *mm_tier_file_open(int fd, unsigned number,
     g_mutex_init(&file->grow_lock);
     mm_slots_init(&file->slots);
 
+    file->base.proven = is_new;
     if (is_new ? !can_lock(fd, errp) || !write_identity(fd, id, errp)
-               : !check_identity(fd, id, errp) || !adopt_size(file, errp)) {
+               : !adopt_size(file, errp)) {
         mm_slots_destroy(&file->slots);
         g_free(file);
         return NULL;

@@ -23,6 +23,7 @@
  *  T4 Space that reserve() has promised is there: alloc() within it
  *     does not fail, nor does a store for lack of space.
  *  T5 No write of a former pager lands after settled() has been true.
+ *  T6 Of a tier that is not proven nothing is loaded, and nothing stored.
  */
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
@@ -83,6 +84,16 @@ typedef struct MmTierOps {
      * May be called again with more.  Control thread.
      */
     bool (*reserve)(MmTier *tier, uint64_t bytes, Error **errp);
+
+    /**
+     * prove: is it this VM's?
+     *
+     * @id: identity of the VM
+     *
+     * Waits for the medium.  Returns 0, -EBADMSG if it is another's, or
+     * -errno.  NULL for a tier that is proven when it is opened.
+     */
+    int (*prove)(MmTier *tier, const MmIdentity *id);
 
     /** set_vm_size: the VM has @bytes of memory now, or NULL.  Any thread. */
     void (*set_vm_size)(MmTier *tier, uint64_t bytes);
@@ -148,6 +159,10 @@ struct MmTier {
     unsigned number;            /* in entries: MM_TIER_FIRST + number */
     int fd;                     /* of all that lies in it, owned */
     char name[MM_NAME_LEN];
+
+    /* atomic */
+    bool proven;                /* never becomes false again */
+    int prove_error;            /* errno of the last try to, 0: it lasts */
 };
 
 struct MmTierQueue {
@@ -161,7 +176,7 @@ struct MmTierQueue {
  * @fd: file opened read-write with O_DIRECT, owned by the tier from now on
  * @number: of the tier, 0..MM_MAX_TIERS-1
  * @start: how to name and bound it
- * @id: identity of the VM; written to a new file, checked in a former one
+ * @id: identity of the VM; written to a new file
  * @is_new: whether the file is new
  */
 MmTier *mm_tier_file_open(int fd, unsigned number,

@@ -97,7 +97,7 @@ class Sandbox:
         """Open a new log file for writing bytes."""
         # The file is owned by the caller.
         # pylint: disable=consider-using-with
-        return open(self.logs / f"{name}.log", "wb", buffering=0)
+        return open(self.logs / f"{name}.log", "ab", buffering=0)
 
     def reap_orphans(self):
         """Collect adopted children that have ended.

@@ -1,0 +1,284 @@
+/*
+ * Managed memory pager: taking over from a former pager
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * QEMU hands back what it kept, and may hand back anything: every descriptor
+ * is checked to be what it should be.  A tier's file is the VM's own if the
+ * identity in it is.  To read that takes as long as the medium does, so guests
+ * do not wait for it: until it has been read, nothing else of that tier is.
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "control/control.h"
+#include "fault/fault.h"
+#include "isolation.h"
+#include "region.h"
+#include "start.h"
+#include "start-internal.h"
+#include "tier/tier.h"
+
+/* Between two tries to read a tier's identity. */
+#define PROVE_REST_MS 100
+
+static bool receive(MmStarting *s, int sock, MmMsgType type, Error **errp)
+{
+    int ret = mm_msg_recv(sock, &s->msg, MM_START_TIMEOUT_MS);
+
+    if (ret == 1 && s->msg.hdr.type == type) {
+        return true;
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "no %s message", mm_msg_type_name(type));
+    } else {
+        error_setg(errp, "%s instead of a %s message",
+                   ret ? mm_msg_type_name(s->msg.hdr.type) : "end",
+                   mm_msg_type_name(type));
+    }
+    mm_msg_clear(&s->msg);
+    return false;
+}
+
+/* Is @fd an anonymous inode of this kind?  QEMU may pass anything. */
+static bool is_anon(MmVM *vm, int fd, const char *kind)
+{
+    char path[16], target[64] = "";
+    ssize_t len;
+
+    snprintf(path, sizeof(path), "%d", fd);
+    len = readlinkat(vm->proc_fd, path, target, sizeof(target) - 1);
+    return len > 0 && !strcmp(target, kind);
+}
+
+static bool adopt_vm_fds(MmStarting *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+    int *fds = s->msg.fds;
+
+    if (!mm_check_memfd(fds[MM_RESUME_FD_STATE], MM_STATE_SIZE, true,
+                        "the VM's state", errp) ||
+        !mm_check_memfd(fds[MM_RESUME_FD_RING], MM_RING_SIZE, false,
+                        "the discard ring", errp)) {
+        return false;
+    }
+    if (!is_anon(vm, fds[MM_RESUME_FD_KICK], "anon_inode:[eventfd]") ||
+        !(fcntl(fds[MM_RESUME_FD_KICK], F_GETFL) & O_NONBLOCK) ||
+        !is_anon(vm, fds[MM_RESUME_FD_UFFD], "anon_inode:[userfaultfd]") ||
+        !mm_uffd_valid(fds[MM_RESUME_FD_UFFD])) {
+        error_setg(errp, "QEMU has not handed back the userfaultfd and the "
+                   "eventfd that it had");
+        return false;
+    }
+    vm->state_fd = mm_reopen(vm, fds[MM_RESUME_FD_STATE], O_RDWR);
+    vm->ring_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_RING);
+    vm->kick_fd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_KICK);
+    vm->uffd = mm_msg_take_fd(&s->msg, MM_RESUME_FD_UFFD);
+    if (vm->state_fd < 0) {
+        error_setg_errno(errp, -vm->state_fd, "cannot reopen the VM's state");
+        return false;
+    }
+    return true;
+}
+
+static bool resume_state(MmStarting *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+
+    if (!adopt_vm_fds(s, errp) || !mm_start_map(vm, errp)) {
+        return false;
+    }
+    if (vm->state->id.magic != MM_STATE_MAGIC ||
+        vm->state->id.version != MM_LAYOUT_VERSION ||
+        memcmp(vm->state->id.uuid, vm->id.uuid, sizeof(vm->id.uuid)) ||
+        memcmp(vm->state->id.cookie, vm->id.cookie, sizeof(vm->id.cookie))) {
+        error_setg(errp, "the state that QEMU has handed back is not this "
+                   "VM's");
+        return false;
+    }
+    vm->state->default_limit = s->start.limit;
+    return true;
+}
+
+/* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
+static int resume_file(MmStarting *s, unsigned i, Error **errp)
+{
+    struct stat st;
+    int fd;
+
+    if (fstat(s->msg.fds[0], &st) < 0 || st.st_dev != s->tier[i].device ||
+        !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & 0777) != 0600 || st.st_nlink != 0) {
+        error_setg(errp, "QEMU has handed back something else than its file "
+                   "in tier '%s'", s->tier[i].name);
+        return -1;
+    }
+    fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot reopen the file in tier '%s'",
+                         s->tier[i].name);
+    }
+    return fd;
+}
+
+static int resume_pool(MmStarting *s, unsigned i, Error **errp)
+{
+    struct stat st;
+    int fd = -EINVAL;
+
+    /* not to be opened unless it is ours: who knows what it is */
+    if (fstat(s->msg.fds[0], &st) == 0 && S_ISREG(st.st_mode) &&
+        st.st_uid == geteuid()) {
+        fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR);
+    }
+    if (fd < 0) {
+        error_setg_errno(errp, -fd, "cannot reopen the pool of tier '%s'",
+                         s->tier[i].name);
+        return -1;
+    }
+    if (!mm_check_memfd(fd, mm_tier_compressed_fd_size(&s->tier[i]), true,
+                        "the compressed tier's pool", errp)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool resume_hold(MmStarting *s, Error **errp)
+{
+    MmMsgHold hold;
+    bool is_file;
+    int fd;
+
+    memcpy(&hold, s->msg.payload, sizeof(hold));
+    is_file = hold.index < s->vm->nr_tiers &&
+              s->tier[hold.index].kind == MM_TIER_KIND_FILE;
+    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0 ||
+        hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
+        error_setg(errp, "QEMU has handed back something else than it had "
+                   "of tier %u", hold.index);
+        return false;
+    }
+    fd = is_file ? resume_file(s, hold.index, errp)
+                 : resume_pool(s, hold.index, errp);
+    s->tier_fd[hold.index] = fd;
+    return fd >= 0;
+}
+
+static bool resume_region(MmStarting *s, Error **errp)
+{
+    MmVM *vm = s->vm;
+    MmMsgRegion msg;
+    MmRegion *region;
+
+    memcpy(&msg, s->msg.payload, sizeof(msg));
+    if (!msg.hva || msg.hva % MM_PAGE_SIZE ||
+        msg.hva + msg.size < msg.hva ||
+        mm_vm_overlaps(vm, msg.hva, msg.size)) {
+        error_setg(errp, "region %u cannot be at 0x%" PRIx64, msg.id, msg.hva);
+        return false;
+    }
+    region = mm_region_resume(vm, &msg, s->msg.fds, errp);
+    if (!region) {
+        return false;
+    }
+    if (vm->regions[region->id]) {
+        error_setg(errp, "region %u comes twice", region->id);
+        mm_region_free(vm, region);
+        return false;
+    }
+    vm->regions[region->id] = region;
+    qatomic_add(&vm->total_size, region->size);
+    return true;
+}
+
+static bool receive_each(MmStarting *s, unsigned nr, MmMsgType type,
+                         bool (*handle)(MmStarting *s, Error **errp), Error **errp)
+{
+    while (nr--) {
+        bool ok;
+
+        if (!receive(s, s->vm->connection, type, errp)) {
+            return false;
+        }
+        ok = handle(s, errp);
+        mm_msg_clear(&s->msg);
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool has_all_holds(const MmStarting *s, Error **errp)
+{
+    unsigned i;
+
+    for (i = 0; i < s->vm->nr_tiers; i++) {
+        if (s->tier_fd[i] < 0) {
+            error_setg(errp, "QEMU has not handed back what it had of tier "
+                       "'%s'", s->tier[i].name);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool mm_resume(MmStarting *s, Error **errp)
+{
+    MmMsgResumeVM rvm;
+
+    if (!receive(s, s->vm->connection, MM_MSG_RESUME_VM, errp)) {
+        return false;
+    }
+    memcpy(&rvm, s->msg.payload, sizeof(rvm));
+    if (rvm.nr_regions > MM_MAX_REGIONS || rvm.nr_holds > MM_MAX_TIERS) {
+        error_setg(errp, "a VM cannot have %u regions and %u held files",
+                   rvm.nr_regions, rvm.nr_holds);
+        return false;
+    }
+    if (!resume_state(s, errp)) {
+        return false;
+    }
+    mm_msg_clear(&s->msg);
+    s->vm->lost_ns = rvm.lost_ns;
+    return receive_each(s, rvm.nr_holds, MM_MSG_RESUME_HOLD, resume_hold,
+                        errp) && has_all_holds(s, errp) &&
+           receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,
+                        resume_region, errp) &&
+           receive(s, s->vm->connection, MM_MSG_RESUME_END, errp);
+}
+
+typedef struct Prover {
+    MmVM *vm;
+    MmTier *tier;
+} Prover;
+
+static void *prover_thread(void *opaque)
+{
+    g_autofree Prover *p = opaque;
+    int ret;
+
+    while ((ret = p->tier->ops->prove(p->tier, &p->vm->id)) < 0) {
+        qatomic_set(&p->tier->prove_error, -ret);
+        poll(NULL, 0, PROVE_REST_MS);
+    }
+    qatomic_store_release(&p->tier->proven, true);
+    mm_fault_retry(p->vm);
+    return NULL;
+}
+
+void mm_resume_prove(MmVM *vm)
+{
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        if (!vm->tiers[i]->proven) {
+            Prover *p = g_new(Prover, 1);
+
+            *p = (Prover) { .vm = vm, .tier = vm->tiers[i] };
+            g_thread_unref(g_thread_new("prove", prover_thread, p));
+        }
+    }
+}
