@@ -95,17 +95,36 @@ int mm_isolation_proc_fd(Error **errp)
     return fd;
 }
 
-/* An empty, read-only root; what was mounted before is out of reach. */
+/* Mounts of ours are not seen outside. */
+static int make_private(void)
+{
+    if (mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0) {
+        return 0;
+    }
+    /* EINVAL: our root is a folder that nothing is mounted on (chroot) */
+    return errno == EINVAL ? mount(NULL, "/proc", NULL, MS_PRIVATE | MS_REC,
+                                   NULL) : -1;
+}
+
+/* The current folder is the root; what was mounted is out of reach. */
+static int enter_root(void)
+{
+    if (syscall(__NR_pivot_root, ".", ".") == 0) {
+        return umount2(".", MNT_DETACH);
+    }
+    /* the same as above; without capabilities there is no way back, either */
+    return errno == EINVAL ? chroot(".") : -1;
+}
+
+/* An empty, read-only root. */
 static int empty_root(void)
 {
     const char *dir = "/proc/self/fdinfo";
 
-    if (mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0 ||
+    if (make_private() < 0 ||
         mount("tmpfs", dir, "tmpfs",
               MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=0500") < 0 ||
-        chdir(dir) < 0 ||
-        syscall(__NR_pivot_root, ".", ".") < 0 ||
-        umount2(".", MNT_DETACH) < 0 ||
+        chdir(dir) < 0 || enter_root() < 0 ||
         mount(NULL, "/", NULL,
               MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
               MS_NOEXEC, NULL) < 0 ||
