@@ -2,6 +2,9 @@
  * Managed memory pager: the resident limit and its watermarks
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What a limit means to faults and to reclaim.  What the limit is comes from
+ * control/resident-limit.c.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"

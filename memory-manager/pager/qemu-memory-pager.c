@@ -98,7 +98,6 @@ int main(int argc, char **argv)
     vm->fault = mm_fault_new(vm, &error_fatal);
     vm->reclaim = mm_reclaim_new(vm, &error_fatal);
     mm_isolation_namespaces(&error_fatal);
-    mm_resume_prove(vm);
     if (!mm_start_reply(vm, &error_fatal)) {
         return EXIT_FAILURE;
     }

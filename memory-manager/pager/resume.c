@@ -4,24 +4,18 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * QEMU hands back what it kept, and may hand back anything: every descriptor
- * is checked to be what it should be.  A tier's file is the VM's own if the
- * identity in it is.  To read that takes as long as the medium does, so guests
- * do not wait for it: until it has been read, nothing else of that tier is.
+ * is checked to be of the kind that it should be.  Whether a tier's file is the
+ * VM's own is in the file, and found out later (reclaim/ready.c).
  */
 #include "qemu/osdep.h"
-#include <poll.h>
 #include <sys/mman.h>
 #include "qapi/error.h"
 #include "control/control.h"
-#include "fault/fault.h"
 #include "isolation.h"
 #include "region.h"
 #include "start.h"
 #include "start-internal.h"
 #include "tier/tier.h"
-
-/* Between two tries to read a tier's identity. */
-#define PROVE_REST_MS 100
 
 static bool receive(MmStarting *s, int sock, MmMsgType type, Error **errp)
 {
@@ -97,7 +91,6 @@ static bool resume_state(MmStarting *s, Error **errp)
                    "VM's");
         return false;
     }
-    vm->state->default_limit = s->start.limit;
     return true;
 }
 
@@ -194,7 +187,8 @@ static bool resume_region(MmStarting *s, Error **errp)
 }
 
 static bool receive_each(MmStarting *s, unsigned nr, MmMsgType type,
-                         bool (*handle)(MmStarting *s, Error **errp), Error **errp)
+                         bool (*handle)(MmStarting *s, Error **errp),
+                         Error **errp)
 {
     while (nr--) {
         bool ok;
@@ -248,37 +242,4 @@ bool mm_resume(MmStarting *s, Error **errp)
            receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,
                         resume_region, errp) &&
            receive(s, s->vm->connection, MM_MSG_RESUME_END, errp);
-}
-
-typedef struct Prover {
-    MmVM *vm;
-    MmTier *tier;
-} Prover;
-
-static void *prover_thread(void *opaque)
-{
-    g_autofree Prover *p = opaque;
-    int ret;
-
-    while ((ret = p->tier->ops->prove(p->tier, &p->vm->id)) < 0) {
-        qatomic_set(&p->tier->prove_error, -ret);
-        poll(NULL, 0, PROVE_REST_MS);
-    }
-    qatomic_store_release(&p->tier->proven, true);
-    mm_fault_retry(p->vm);
-    return NULL;
-}
-
-void mm_resume_prove(MmVM *vm)
-{
-    unsigned i;
-
-    for (i = 0; i < vm->nr_tiers; i++) {
-        if (!vm->tiers[i]->proven) {
-            Prover *p = g_new(Prover, 1);
-
-            *p = (Prover) { .vm = vm, .tier = vm->tiers[i] };
-            g_thread_unref(g_thread_new("prove", prover_thread, p));
-        }
-    }
 }

@@ -5,8 +5,8 @@
  *
  * The only part of the pager that runs with the manager's rights.  It receives
  * descriptors, checks what they are, opens tier files, and reopens for writing
- * what QEMU kept read-only.  What is in them is looked at when the rights are
- * gone.
+ * what QEMU kept read-only.  Of what is in them, only identities are looked at
+ * while it has them.
  */
 #include "qemu/osdep.h"
 #include <sys/eventfd.h>
@@ -144,7 +144,8 @@ static char *tier_path(const MmStarting *s, unsigned i)
 }
 
 /* A file system may tell anything about a directory that was removed. */
-static void tier_file_error(const MmStarting *s, unsigned i, int err, Error **errp)
+static void tier_file_error(const MmStarting *s, unsigned i, int err,
+                            Error **errp)
 {
     ERRP_GUARD();
     const char *name = s->tier[i].name;

@@ -18,14 +18,7 @@
  */
 MmVM *mm_start(int control, Error **errp);
 
-/**
- * mm_resume_prove: find out if what a former pager had is the VM's own
- *
- * Without waiting for it: MmTier.proven tells.  Before the jail is shut.
- */
-void mm_resume_prove(MmVM *vm);
-
-/** mm_start_reply: tell QEMU that it is served; after the jail is shut. */
+/** mm_start_reply: tell QEMU that it is served; its namespaces are its own. */
 bool mm_start_reply(MmVM *vm, Error **errp);
 
 #endif

@@ -10,6 +10,7 @@
  *      err=N      an I/O fails with errno N, from this hit on
  *      err1=N     only this one
  *      delay=MS   wait, from this hit on
+ *      delay1=MS  only this time
  *  MM_MUTATION=NAME[,...]              switch these protections off
  *  MM_FAILPOINT_COUNT_FD=FD            at exit write "NAME HITS" lines there
  *  MM_FAILPOINT_HEAL_FD=FD             an eventfd: once it is set, errors end
@@ -23,7 +24,7 @@
 #include "qemu/cutils.h"
 #include "test-hooks.h"
 
-typedef enum Action { NONE, KILL, ERR, ERR_ONCE, DELAY } Action;
+typedef enum Action { NONE, KILL, ERR, ERR_ONCE, DELAY, DELAY_ONCE } Action;
 
 static const char *const mutation_names[] = {
     [MM_MUT_NO_WAKE] = "no-wake",
@@ -57,7 +58,6 @@ static const char *const failpoint_names[] = {
     [MM_FP_REGION_ADD] = "region-add",
     [MM_FP_TIER_LOAD] = "tier-load",
     [MM_FP_TIER_STORE] = "tier-store",
-    [MM_FP_TIER_PROVE] = "tier-prove",
 };
 QEMU_BUILD_BUG_ON(ARRAY_SIZE(failpoint_names) != MM_FP__MAX);
 
@@ -105,6 +105,8 @@ static void parse_failpoint(const char *spec)
         points[i].action = ERR_ONCE;
     } else if (strstart(part[1], "delay=", &arg)) {
         points[i].action = DELAY;
+    } else if (strstart(part[1], "delay1=", &arg)) {
+        points[i].action = DELAY_ONCE;
     } else {
         fprintf(stderr, "test hooks: action '%s' is not known\n", part[1]);
         exit(EXIT_FAILURE);
@@ -207,8 +209,11 @@ int mm_failpoint(MmFailpoint point)
         }
         return 0;
     case DELAY:
-        /* poll(), since the jail knows no other way to wait */
-        poll(NULL, 0, points[point].arg);
+    case DELAY_ONCE:
+        if (points[point].action == DELAY || hit == nth) {
+            /* poll(), since the jail knows no other way to wait */
+            poll(NULL, 0, points[point].arg);
+        }
         return 0;
     case ERR_ONCE:
         return hit == nth ? -points[point].arg : 0;

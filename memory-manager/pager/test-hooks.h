@@ -43,7 +43,6 @@ typedef enum MmFailpoint {
     MM_FP_REGION_ADD,           /* region made, QEMU not told */
     MM_FP_TIER_LOAD,            /* a read is about to start; may fail */
     MM_FP_TIER_STORE,           /* a write is about to start; may fail */
-    MM_FP_TIER_PROVE,           /* a tier's identity is to be read; may fail */
     MM_FP__MAX
 } MmFailpoint;
 

@@ -94,6 +94,17 @@ bool mm_region_reconciled(const MmRegion *region, uint64_t page)
            BIT_MASK(chunk);
 }
 
+void mm_vm_start_queues(MmVM *vm, MmTierQueue **queues)
+{
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        if (queues[i]->ops->start) {
+            queues[i]->ops->start(queues[i]);
+        }
+    }
+}
+
 void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,
                  const char *fmt, ...)
 {

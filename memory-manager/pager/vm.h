@@ -10,7 +10,7 @@
  *  fault    serves faults, discards and swap-in, owns the region table; waits
  *           for nobody, takes no lock across I/O
  *  reclaim  zaps, writes back and punches; waits for QEMU's zap thread and for
- *           the tiers
+ *           the tiers, and finds out which of a former pager may be used
  *
  * Data flows one way: fault -> page map -> tier, reclaim -> page map -> tier.
  * The fault and reclaim threads meet in the page map only, and wake each other
@@ -157,6 +157,9 @@ MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier);
 
 /** mm_region_reconciled: may more than faults use the entry of @page? */
 bool mm_region_reconciled(const MmRegion *region, uint64_t page);
+
+/** mm_vm_start_queues: start the threads of all that have some, if any. */
+void mm_vm_start_queues(MmVM *vm, MmTierQueue **queues);
 
 /** mm_vm_event: have the control thread send an event; any thread. */
 void mm_vm_event(MmVM *vm, MmEventKind kind, uint32_t region, uint64_t arg,

@@ -6,7 +6,8 @@
  * What QEMU hands back to a new pager is hostile input, looked at while the
  * pager still has the manager's rights.  Each lie must be refused, in bounded
  * time and without a crash; afterwards the truth must still be accepted, and
- * every page be right.
+ * every page be right.  Whose a tier's file is takes reading it, so the pager
+ * serves with another VM's, but it must leave that alone.
  */
 #include "qemu/osdep.h"
 #include <sys/eventfd.h>
@@ -396,7 +397,7 @@ static const Lie lies[] = {
     LIE(kick_pipe), LIE(kick_blocking), LIE(uffd_eventfd), LIE(uffd_pipe),
     LIE(too_many_regions), LIE(too_many_holds), LIE(fewer_regions),
     LIE(more_holds),
-    LIE(hold_others), LIE(hold_file), LIE(hold_named), LIE(hold_directory),
+    LIE(hold_named), LIE(hold_directory),
     LIE(hold_device), LIE(hold_fifo), LIE(hold_index), LIE(hold_kind),
     LIE(hold_twice),
 };
@@ -504,6 +505,85 @@ static void test_lies(void)
     rig_finish(rig);
 }
 
+static void expect_untouched(Rig *rig, Rig *other)
+{
+    int victim = other->fq->holds[0].fd;
+    struct stat before, after;
+    Error *err = NULL;
+
+    g_assert(fstat(victim, &before) == 0);
+    if (!fake_qemu_wait_hello(rig->fq, REFUSE_MS, &err)) {
+        g_test_message("refused: %s", error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    rig->fq->serving = true;
+    fake_qemu_start_threads(rig->fq);
+    if (!fake_qemu_wait_event(rig->fq, MM_EVENT_IO_ERROR, 1, REFUSE_MS)) {
+        verdict_fail(rig->verdict, "another VM's file is no news");
+    }
+    if (fake_qemu_add_region(rig->fq, 32 * MiB, 1 * MiB, &err)) {
+        verdict_fail(rig->verdict, "space was reserved in another VM's file");
+    } else {
+        error_free(err);
+    }
+    g_assert(fstat(victim, &after) == 0);
+    if (before.st_size != after.st_size ||
+        before.st_blocks != after.st_blocks ||
+        before.st_mtim.tv_sec != after.st_mtim.tv_sec ||
+        before.st_mtim.tv_nsec != after.st_mtim.tv_nsec) {
+        verdict_fail(rig->verdict, "another VM's file has changed");
+    }
+    end_pager(rig);
+}
+
+/* Lies that only the file's content tells. */
+static void tell_of_file(const Lie *lie)
+{
+    Rig *rig = new_rig(torture_seed());
+    Rig *other = new_rig(torture_seed());
+
+    if (rig_ok(rig) && rig_ok(other)) {
+        FakeHold *hold = &rig->fq->holds[0];
+        int own = fcntl(hold->fd, F_DUPFD_CLOEXEC, 0);
+        Error *err = NULL;
+        Story story;
+
+        g_assert(own >= 0);
+        end_pager(rig);
+        the_truth(rig, &story);
+        lie->tell(rig, other, &story);
+        if (fake_qemu_connect(rig->fq, true, &err)) {
+            send_story(rig->fq->sock, &story);
+            expect_untouched(rig, other);
+        } else {
+            verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+            error_free(err);
+        }
+        /* the pager has had it replaced by what it was given */
+        close(hold->fd);
+        hold->fd = own;
+        while (story.nr_temp) {
+            close(story.temp[--story.nr_temp]);
+        }
+        tell_truth(rig);
+    }
+    rig_check_all(rig);
+    rig_check_all(other);
+    rig_finish(other);
+    rig_finish(rig);
+}
+
+static void test_others_file(void)
+{
+    static const Lie lies_of_file[] = { LIE(hold_others), LIE(hold_file) };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(lies_of_file); i++) {
+        tell_of_file(&lies_of_file[i]);
+    }
+}
+
 /* Bounded by the pager's patience, which is why this is on its own. */
 static void test_silence(void)
 {
@@ -588,6 +668,8 @@ static void test_garbage_map(void)
 void torture_add_hostile_resume(void)
 {
     g_test_add_func("/torture/hostile-resume/lies", test_lies);
+    g_test_add_func("/torture/hostile-resume/others-file",
+                    test_others_file);
     g_test_add_func("/torture/hostile-resume/silence", test_silence);
     g_test_add_func("/torture/hostile-resume/garbage-map", test_garbage_map);
 }

@@ -125,9 +125,13 @@ static void check_namespace(Rig *rig, pid_t pid, const char *name)
     }
 }
 
-static void test_status(void)
+static void check_status(bool no_uring)
 {
-    const RigConfig config = { .stamped_mib = { 4 }, .limit_percent = 50 };
+    const RigConfig config = {
+        .pager = { .no_uring = no_uring },
+        .stamped_mib = { 4 },
+        .limit_percent = 50,
+    };
     Rig *rig = rig_new(&config, torture_seed());
     pid_t pid = fake_manager_pid(rig->fm);
 
@@ -144,6 +148,16 @@ static void test_status(void)
         verdict_fail(rig->verdict, "the pager does not serve");
     }
     rig_finish(rig);
+}
+
+static void test_status(void)
+{
+    check_status(false);
+}
+
+static void test_status_without_uring(void)
+{
+    check_status(true);
 }
 
 /* The hooks try it right after the jail is closed. */
@@ -177,6 +191,8 @@ static void test_probe(gconstpointer probe)
 void torture_add_jail(void)
 {
     g_test_add_func("/torture/jail/status", test_status);
+    g_test_add_func("/torture/jail/status-without-io-uring",
+                    test_status_without_uring);
     g_test_add_data_func("/torture/jail/open", "open", test_probe);
     g_test_add_data_func("/torture/jail/socket", "socket", test_probe);
     g_test_add_data_func("/torture/jail/execve", "execve", test_probe);

@@ -25,10 +25,10 @@
 /* UFFD_FEATURE_POISON, which Debian 12's headers do not have */
 #define FEATURE_POISON (1 << 14)
 
-static Rig *new_rig(const char *binary)
+static Rig *new_rig_with(const PagerConfig *pager)
 {
     RigConfig config = {
-        .pager = { .binary = binary },
+        .pager = *pager,
         .stamped_mib = { 16 },
         .limit_percent = 25,
         .stuck_ms = 60000,
@@ -37,6 +37,11 @@ static Rig *new_rig(const char *binary)
 
     rig_populate(rig);
     return rig;
+}
+
+static Rig *new_rig(const char *binary)
+{
+    return new_rig_with(&(PagerConfig) { .binary = binary });
 }
 
 static void expect_event(Rig *rig, MmEventKind kind, const char *what)
@@ -93,7 +98,7 @@ static void test_read(void)
 {
     Rig *rig = new_rig(torture_test_pager());
 
-    arm(rig, "tier-load:err=5:1");
+    arm(rig, "tier-load:err=5:2");
     load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
     expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
     load_watch(rig->load, 500);
@@ -109,7 +114,7 @@ static void test_read_kill(void)
 {
     Rig *rig = new_rig(torture_test_pager());
 
-    arm(rig, "tier-load:err=5:1");
+    arm(rig, "tier-load:err=5:2");
     load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
     expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
     load_watch(rig->load, 200);
@@ -120,40 +125,37 @@ static void test_read_kill(void)
     finish(rig);
 }
 
-/* Some pages that were never touched: no tier has them. */
-static void touch_new_memory(Rig *rig)
+/* Pages that were never touched: no tier has them. */
+static void touch_new_memory(Rig *rig, FakeRegion *region)
 {
-    Error *err = NULL;
-    FakeRegion *region;
     unsigned i;
 
-    if (!rig_ok(rig)) {
-        return;
-    }
-    region = fake_qemu_add_region(rig->fq, 1 * MiB, MM_LIMIT_NONE, &err);
-    for (i = 0; region && i < 8; i++) {
+    for (i = 0; i < 8; i++) {
         region->mem[i * 8 * STAMP_PAGE_SIZE] = i;
     }
-    for (i = 0; region && i < 8; i++) {
+    for (i = 0; i < 8; i++) {
         if (region->mem[i * 8 * STAMP_PAGE_SIZE] != i) {
             verdict_fail(rig->verdict, "a new page is wrong");
         }
     }
-    if (!region || !fake_qemu_remove_region(rig->fq, region, &err)) {
-        verdict_fail(rig->verdict, "%s", error_get_pretty(err));
-        error_free(err);
-    }
 }
 
 /* The disk fails, or hangs, while a pager is taken over from. */
-static void run_takeover(const char *failpoint, bool heal)
+static void run_takeover(const PagerConfig *pager, const char *failpoint,
+                         bool heal)
 {
-    Rig *rig = new_rig(torture_test_pager());
+    Rig *rig = new_rig_with(pager);
+    Error *err = NULL;
+    FakeRegion *region = fake_qemu_add_region(rig->fq, 1 * MiB, MM_LIMIT_NONE,
+                                              &err);
 
+    /* the first load is that of the identity */
     arm(rig, failpoint);
     load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
     expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be taken over");
-    touch_new_memory(rig);
+    if (rig_ok(rig) && region) {
+        touch_new_memory(rig, region);
+    }
     check_stalled(rig);
     if (heal) {
         load_watch(rig->load, 300);
@@ -161,17 +163,68 @@ static void run_takeover(const char *failpoint, bool heal)
     }
     expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be used again");
     expect_progress(rig, 1000);
+    if (!region || !fake_qemu_remove_region(rig->fq, region, &err)) {
+        verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+        error_free(err);
+    }
     finish(rig);
 }
 
 static void test_takeover(void)
 {
-    run_takeover("tier-prove:err=5:1", true);
+    run_takeover(&(PagerConfig) { .binary = torture_test_pager() },
+                 "tier-load:err=5:1", true);
 }
 
 static void test_takeover_hung(void)
 {
-    run_takeover("tier-prove:delay=2500:1", false);
+    run_takeover(&(PagerConfig) {
+                     .binary = torture_test_pager(), .no_uring = true,
+                 }, "tier-load:delay1=2500:1", false);
+}
+
+/* That it can be used again is told, also if nobody uses it. */
+static void test_takeover_idle(void)
+{
+    Rig *rig = new_rig_with(&(PagerConfig) {
+        .binary = torture_test_pager(), .no_uring = true,
+    });
+
+    if (rig_ok(rig)) {
+        fake_manager_set_limit(rig->fm, 64 * MiB);
+    }
+    arm(rig, "tier-load:delay1=2500:1");
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be taken over");
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be used again");
+    finish(rig);
+}
+
+/* Whose file it is nobody knows yet: it does not grow, either. */
+static void test_takeover_reserve(void)
+{
+    Rig *rig = new_rig(torture_test_pager());
+    Error *err = NULL;
+
+    arm(rig, "tier-load:err=5:1");
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be taken over");
+    if (rig_ok(rig) &&
+        fake_qemu_add_region(rig->fq, 32 * MiB, 1 * MiB, &err)) {
+        verdict_fail(rig->verdict, "space was reserved in it");
+    }
+    error_free(err);
+    err = NULL;
+    fake_manager_heal(rig->fm);
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be used again");
+    if (rig_ok(rig)) {
+        FakeRegion *region = fake_qemu_add_region(rig->fq, 32 * MiB, 1 * MiB,
+                                                  &err);
+
+        if (!region || !fake_qemu_remove_region(rig->fq, region, &err)) {
+            verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+            error_free(err);
+        }
+    }
+    finish(rig);
 }
 
 static void run_write_errors(const char *failpoint)
@@ -480,7 +533,7 @@ static void test_give_up_hung(void)
     Rig *rig = rig_new(&config, torture_seed());
 
     rig_populate(rig);
-    arm(rig, "tier-load:delay=30000:1");
+    arm(rig, "tier-load:delay=30000:2");
     read_and_give_up(rig, "a read hangs");
     rig_finish(rig);
 }
@@ -491,6 +544,9 @@ void torture_add_tier_errors(void)
     g_test_add_func("/torture/tier-errors/read-kill", test_read_kill);
     g_test_add_func("/torture/tier-errors/takeover", test_takeover);
     g_test_add_func("/torture/tier-errors/takeover-hung", test_takeover_hung);
+    g_test_add_func("/torture/tier-errors/takeover-idle", test_takeover_idle);
+    g_test_add_func("/torture/tier-errors/takeover-reserve",
+                    test_takeover_reserve);
     g_test_add_func("/torture/tier-errors/write-eio", test_write_eio);
     g_test_add_func("/torture/tier-errors/write-enospc", test_write_enospc);
     g_test_add_func("/torture/tier-errors/disk-full", test_disk_full);

@@ -397,6 +397,29 @@ static void test_settled(const void *opaque)
     rig_free(rig);
 }
 
+/* T6: what tells whose it is can be read before anything else is. */
+static void test_identity(const void *opaque)
+{
+    const Case *how = opaque;
+    TierRig *rig = rig_new(how->dir, how->queue, 0, true), *next;
+    MmIdentity other = rig_identity;
+
+    if (!rig) {
+        return;
+    }
+    g_assert_true(rig->tier->proven);
+    next = rig_reopen(rig, how->queue);
+    g_assert_false(next->inner->proven);
+    g_assert_cmpint(rig_transfer(next, false, MM_PLACE_IDENTITY, 1), ==, 0);
+    g_assert_true(next->inner->ops->is_own(next->inner, &rig_identity,
+                                           next->arena));
+    other.cookie[3]++;
+    g_assert_false(next->inner->ops->is_own(next->inner, &other,
+                                            next->arena));
+    rig_free(next);
+    rig_free(rig);
+}
+
 typedef struct Sharer {
     TierRig *rig;
     GRand *rand;
@@ -468,6 +491,7 @@ static const struct {
     { "short-transfer", test_short_transfer_fails, true },
     { "reserve", test_reserve, true },
     { "settled", test_settled, true },
+    { "identity", test_identity, true },
     { "any-thread-allocates", test_any_thread_allocates, true },
 };
 

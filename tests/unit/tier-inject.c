@@ -195,7 +195,17 @@ static int inject_alloc(MmTierQueue *queue, MmTierIO *io)
     return q->inner->ops->alloc(q->inner, io);
 }
 
+static void inject_start(MmTierQueue *queue)
+{
+    InjectQueue *q = container_of(queue, InjectQueue, base);
+
+    if (q->inner->ops->start) {
+        q->inner->ops->start(q->inner);
+    }
+}
+
 static const MmQueueOps queue_ops = {
+    .start = inject_start,
     .alloc = inject_alloc,
     .submit = inject_submit,
     .reap = inject_reap,

@@ -118,6 +118,9 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
         return NULL;
     }
     rig_keep(rig->queue);
+    if (rig->queue->ops->start) {
+        rig->queue->ops->start(rig->queue);
+    }
     return rig;
 }
 

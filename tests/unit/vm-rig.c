@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include <sys/eventfd.h>
 #include "qapi/error.h"
-#include "memory-manager/pager/fault/fault.h"
+#include "memory-manager/pager/fault/fault-internal.h"
 #include "memory-manager/pager/reclaim/reclaim-internal.h"
 #include "memory-manager/pager/region.h"
 #include "vm-rig.h"
@@ -47,6 +47,8 @@ MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
     open_tier(vm, dir, tier_size);
     vm->fault = mm_fault_new(vm, &error_abort);
     vm->reclaim = mm_reclaim_new(vm, &error_abort);
+    mm_vm_start_queues(vm, vm->fault->queues);
+    mm_vm_start_queues(vm, vm->reclaim->queues);
     return vm;
 }
 

@@ -497,6 +497,7 @@ void mm_fault_start(MmVM *vm)
     }
     /* QEMU's as well: a read might block, so each kick is an edge */
     watch(vm->fault, vm->kick_fd, EPOLLIN | EPOLLET, &error_abort);
+    mm_vm_start_queues(vm, vm->fault->queues);
     vm->fault->thread = g_thread_new("fault", fault_thread, vm->fault);
 }
 

@@ -32,8 +32,14 @@ typedef struct MmPiece {
 
 typedef struct MmTierHealth {
     bool ready;                 /* proven and settled; remains so */
-    bool late;                  /* and an event has said so */
+    int late;                   /* why it is not, as told; 0: not told */
+    bool asked;                 /* its identity is being read */
+    bool answered;
+    int error;                  /* of the last try to read it, or 0 */
+    uint64_t retry_at_ns;
+    MmTierIO proof;
     bool failing;               /* and an event has said so */
+    int write_error;            /* of the last store, or 0 */
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
 
@@ -46,9 +52,13 @@ struct MmReclaim {
     MmTierHealth health[MM_MAX_TIERS];
     uint8_t *arena;             /* MM_TIER_IO_PAGES pages, locked */
     uint8_t *gather;            /* as many */
+    uint8_t *identities;        /* a page for each tier */
+    uint64_t began_ns;          /* when the thread has */
     uint64_t zap_seq;
     bool active;                /* between the watermarks: on the way down */
     bool refused;               /* by all tiers, content of the last batch */
+    bool told_stuck;            /* an event has said that nothing can go */
+    uint64_t unstuck_ns;        /* since when something could, or 0 */
     uint64_t held;              /* pages found mapped for DMA in this round */
 
     /* clock hand */
@@ -82,15 +92,22 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force);
 /**
  * mm_reclaim_set_stuck: nothing can be evicted now, or it can again
  *
- * With an event; lets waiting faults draw on the reserve.
+ * If it cannot, waiting faults may draw on the reserve, and an event says so;
+ * that it can, an event says when it has been so for a while.
  */
 void mm_reclaim_set_stuck(MmReclaim *r, bool stuck);
 
-/** mm_store_ready: may tier @t be used?  It may not be yet, after a takeover. */
-bool mm_store_ready(MmReclaim *r, unsigned t);
+/** mm_tier_ready: may tier @t be used?  It may not be yet, after a takeover. */
+bool mm_tier_ready(MmReclaim *r, unsigned t);
 
-/** mm_store_late: tier @t cannot be used yet, and should by now. */
-void mm_store_late(MmReclaim *r, unsigned t);
+/** mm_tiers_ready: may all be used?  If that takes long, an event says so. */
+bool mm_tiers_ready(MmReclaim *r);
+
+/** mm_tiers_wait: until all may be used, or an event has said why not. */
+void mm_tiers_wait(MmReclaim *r);
+
+/** mm_reclaim_io_done: sets the bool that the transfer's opaque points to. */
+void mm_reclaim_io_done(MmTierIO *io);
 
 /**
  * mm_store: find a place for content

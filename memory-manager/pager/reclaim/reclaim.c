@@ -30,11 +30,12 @@
 #define URGE_PAGES 256
 /* How long to rest between tries while stuck. */
 #define STUCK_REST_MS 50
+/* Pressure is over when it has not come back for so long. */
+#define UNSTUCK_NS 1000000000ULL
 /* The same while pages are still being looked at after a takeover. */
 #define SCAN_REST_MS 1
-/* Between two looks at tiers of a former pager; when to speak of them. */
-#define READY_REST_MS 2
-#define READY_WARN_MS 1000
+/* How often to look at what nobody tells. */
+#define LOOK_REST_MS 100
 /* Turns of the hand that find no candidate before reclaim is stuck. */
 #define STUCK_TURNS 3
 /* Share of the resident pages that DMA holds when it is to blame for that. */
@@ -101,27 +102,58 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
     return 0;
 }
 
-void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
+static uint64_t clock_ns(void)
+{
+    return g_get_monotonic_time() * 1000;
+}
+
+static void tell_stuck(MmReclaim *r)
 {
     MmVM *vm = r->vm;
     uint64_t limit = qatomic_read(&vm->limit.limit);
     uint64_t over = resident(r) > limit
                     ? (resident(r) - limit) * MM_PAGE_SIZE : 0;
+    unsigned last = vm->nr_tiers - 1;
+
+    if (!r->refused) {
+        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
+                    "nothing can be evicted: all of it is mapped for DMA or "
+                    "in constant use");
+    } else {
+        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
+                    "nothing can be evicted: tier '%s' takes nothing%s%s",
+                    vm->tiers[last]->name,
+                    r->health[last].write_error ? ": " : "",
+                    r->health[last].write_error
+                    ? strerror(r->health[last].write_error) : "");
+    }
+}
+
+void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
+{
+    MmVM *vm = r->vm;
 
     if (qatomic_read(&vm->limit.stuck) == stuck) {
         return;
     }
     qatomic_set(&vm->limit.stuck, stuck);
-    if (stuck) {
-        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
-                    "nothing can be evicted: %s", r->refused
-                    ? "the tiers take nothing"
-                    : "all of it is mapped for DMA or in constant use");
-    } else {
-        mm_vm_event(vm, MM_EVENT_PRESSURE_OVER, UINT32_MAX, 0,
-                    "pages can be evicted again");
+    r->unstuck_ns = stuck ? 0 : clock_ns();
+    if (stuck && !r->told_stuck) {
+        r->told_stuck = true;
+        tell_stuck(r);
     }
     mm_fault_retry(vm);
+}
+
+/* One page that could go now and then is no end of it. */
+static void tell_unstuck(MmReclaim *r)
+{
+    if (r->told_stuck && r->unstuck_ns &&
+        clock_ns() - r->unstuck_ns >= UNSTUCK_NS) {
+        r->told_stuck = false;
+        mm_vm_event(r->vm, MM_EVENT_PRESSURE_OVER, UINT32_MAX, 0,
+                    "pages can be evicted again");
+    }
 }
 
 /* Is there nothing to evict, or is it only not found yet? */
@@ -162,7 +194,7 @@ static void tell_resting(MmReclaim *r)
     }
 }
 
-static void rest(MmReclaim *r)
+static void rest(MmReclaim *r, int timeout_ms)
 {
     struct pollfd pfd = { .fd = r->wake_fd, .events = POLLIN };
 
@@ -171,47 +203,27 @@ static void rest(MmReclaim *r)
     smp_mb();
     if (!wanted(r) && (!qatomic_read(&r->vm->reclaim_rests) ||
                        qatomic_read(&r->vm->reclaim_resting))) {
-        poll(&pfd, 1, -1);
+        poll(&pfd, 1, timeout_ms);
     }
     qatomic_set(&r->sleeping, false);
     mm_unwake(r->wake_fd);
-}
-
-/*
- * Writes of a killed pager may still be on their way to its places; a tier
- * that takes too long is left out until it is ready.
- */
-static void wait_ready(MmReclaim *r)
-{
-    unsigned t, waited_ms = 0;
-
-    for (t = 0; t < r->vm->nr_tiers; t++) {
-        while (!mm_store_ready(r, t) && waited_ms < READY_WARN_MS) {
-            /* a lock cannot be waited for with a time limit */
-            poll(NULL, 0, READY_REST_MS);
-            waited_ms += READY_REST_MS;
-        }
-    }
-    for (t = 0; t < r->vm->nr_tiers; t++) {
-        if (!mm_store_ready(r, t)) {
-            mm_store_late(r, t);
-        }
-    }
 }
 
 static void *reclaim_thread(void *opaque)
 {
     MmReclaim *r = opaque;
 
-    wait_ready(r);
+    mm_tiers_wait(r);
     for (;;) {
+        bool ready = mm_tiers_ready(r);
         unsigned evicted = 0, sum = 0;
         bool all;
 
         if (!wanted(r)) {
             mm_reclaim_set_stuck(r, false);
             tell_resting(r);
-            rest(r);
+            tell_unstuck(r);
+            rest(r, ready && !r->told_stuck ? -1 : LOOK_REST_MS);
             continue;
         }
         /* before the work: what is found meanwhile is not this turn's */
@@ -225,6 +237,7 @@ static void *reclaim_thread(void *opaque)
             sum += evicted;
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
         account(r, sum, all);
+        tell_unstuck(r);
         if (!sum) {
             /* not to be woken by the faults that wait: they change nothing */
             poll(NULL, 0, all ? STUCK_REST_MS : SCAN_REST_MS);
@@ -235,7 +248,7 @@ static void *reclaim_thread(void *opaque)
 MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
 {
     size_t half = MM_TIER_IO_PAGES * MM_PAGE_SIZE;
-    size_t size = 2 * half;
+    size_t size = 2 * half + MM_MAX_TIERS * MM_PAGE_SIZE;
     MmReclaim *r = g_new0(MmReclaim, 1);
     unsigned i;
 
@@ -249,6 +262,7 @@ MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
         return NULL;
     }
     r->gather = r->arena + half;
+    r->identities = r->gather + half;
     /* best effort: without the right to lock, pressure may slow us down */
     mlock(r->arena, size);
     for (i = 0; i < vm->nr_tiers; i++) {
@@ -263,6 +277,7 @@ MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
 
 void mm_reclaim_start(MmVM *vm)
 {
+    mm_vm_start_queues(vm, vm->reclaim->queues);
     vm->reclaim->thread = g_thread_new("reclaim", reclaim_thread,
                                        vm->reclaim);
 }

@@ -46,6 +46,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
     MmTierHealth *health = &r->health[t];
 
     health->rest_until_ns = is_last(r, t) ? 0 : clock_ns() + REST_NS;
+    health->write_error = err;
     if (health->failing) {
         return;
     }
@@ -53,12 +54,14 @@ static void failed(MmReclaim *r, unsigned t, int err)
     mm_vm_io_failing(r->vm, MM_IO_WRITE(t), true);
     mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
                 "tier '%s' cannot be written: %s; pages %s",
-                r->vm->tiers[t]->name, strerror(err),
+                r->vm->tiers[t]->name,
+                err == ETIMEDOUT ? "it does not answer" : strerror(err),
                 is_last(r, t) ? "stay in memory" : "go to the next tier");
 }
 
 static void worked(MmReclaim *r, unsigned t)
 {
+    r->health[t].write_error = 0;
     if (!r->health[t].failing) {
         return;
     }
@@ -69,44 +72,7 @@ static void worked(MmReclaim *r, unsigned t)
     }
 }
 
-bool mm_store_ready(MmReclaim *r, unsigned t)
-{
-    MmTier *tier = r->vm->tiers[t];
-    MmTierHealth *health = &r->health[t];
-
-    if (health->ready || !qatomic_load_acquire(&tier->proven) ||
-        !tier->ops->settled(tier)) {
-        return health->ready;
-    }
-    health->ready = true;
-    if (health->late && mm_vm_io_failing(r->vm, MM_IO_START(t), false)) {
-        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
-                    "tier '%s' can be used again", tier->name);
-    }
-    return true;
-}
-
-void mm_store_late(MmReclaim *r, unsigned t)
-{
-    MmTier *tier = r->vm->tiers[t];
-    int err = qatomic_read(&tier->prove_error);
-
-    r->health[t].late = true;
-    mm_vm_io_failing(r->vm, MM_IO_START(t), true);
-    if (qatomic_load_acquire(&tier->proven)) {
-        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, ETIMEDOUT,
-                    "tier '%s' has not ended the writes of the former pager; "
-                    "it is not written to", tier->name);
-    } else {
-        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err ?: ETIMEDOUT,
-                    "tier '%s' cannot be taken over: %s; vCPUs wait for what "
-                    "is in it", tier->name,
-                    err == EBADMSG ? "its file is not this VM's"
-                    : err ? strerror(err) : "it does not answer");
-    }
-}
-
-static void io_done(MmTierIO *io)
+void mm_reclaim_io_done(MmTierIO *io)
 {
     *(bool *)io->opaque = true;
 }
@@ -118,7 +84,7 @@ static int transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
 
     io->opaque = &done;
     queue->ops->submit(queue, io);
-    queue->ops->reap(queue, io_done);
+    queue->ops->reap(queue, mm_reclaim_io_done);
     while (!done) {
         if (poll(&pfd, 1, STORE_HANGS_MS) == 0) {
             failed(r, queue->tier->number, ETIMEDOUT);
@@ -127,7 +93,7 @@ static int transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
             mm_fault_retry(r->vm);
         }
         mm_unwake(r->io_fd);
-        queue->ops->reap(queue, io_done);
+        queue->ops->reap(queue, mm_reclaim_io_done);
     }
     return io->ret;
 }
@@ -202,7 +168,7 @@ static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
     unsigned next = 0;
     Run run;
 
-    if (!mm_store_ready(r, t) || r->health[t].rest_until_ns > clock_ns()) {
+    if (!mm_tier_ready(r, t) || r->health[t].rest_until_ns > clock_ns()) {
         return;
     }
     for (;;) {

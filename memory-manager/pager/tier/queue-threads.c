@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * For hosts that disable io_uring.  As many threads as transfers may be in
- * flight, started before the process is jailed; each takes one transfer at a
- * time, so a transfer that hangs occupies one thread and nothing else.
+ * flight, started right before the process is jailed; each takes one transfer
+ * at a time, so a transfer that hangs occupies one thread and nothing else.
  */
 #include "qemu/osdep.h"
 #include "../page-map.h"
@@ -20,6 +20,7 @@ typedef struct MmQueueThreads {
     MmTierQueue base;
     int fd;
     int wake_fd;
+    unsigned nr_threads;
 
     GMutex lock;
     GCond work;
@@ -108,7 +109,18 @@ static unsigned threads_reap(MmTierQueue *queue, MmTierDone *done)
     return nr;
 }
 
+static void threads_start(MmTierQueue *queue)
+{
+    MmQueueThreads *q = container_of(queue, MmQueueThreads, base);
+    unsigned i;
+
+    for (i = 0; i < q->nr_threads; i++) {
+        g_thread_unref(g_thread_new("tier-io", worker, q));
+    }
+}
+
 static const MmQueueOps threads_ops = {
+    .start = threads_start,
     .alloc = mm_tier_file_alloc,
     .submit = threads_submit,
     .reap = threads_reap,
@@ -118,7 +130,6 @@ MmTierQueue *mm_queue_threads_new(MmTier *tier, int fd, unsigned depth,
                                   int wake_fd)
 {
     MmQueueThreads *q = g_new0(MmQueueThreads, 1);
-    unsigned i;
 
     q->base.ops = &threads_ops;
     q->base.tier = tier;
@@ -128,8 +139,6 @@ MmTierQueue *mm_queue_threads_new(MmTier *tier, int fd, unsigned depth,
     g_cond_init(&q->work);
     QSIMPLEQ_INIT(&q->todo);
     QSIMPLEQ_INIT(&q->completed);
-    for (i = 0; i < MIN(depth, MAX_THREADS); i++) {
-        g_thread_unref(g_thread_new("tier-io", worker, q));
-    }
+    q->nr_threads = MIN(depth, MAX_THREADS);
     return &q->base;
 }

@@ -23,7 +23,6 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "../page-map.h"
-#include "../test-hooks.h"
 #include "tier.h"
 #include "slot-alloc.h"
 
@@ -121,6 +120,12 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
 
     if (file->overcommit) {
         return true;
+    }
+    if (!qatomic_load_acquire(&tier->proven)) {
+        error_setg(errp, "tier '%s' was not taken over from the former pager "
+                   "yet, and cannot reserve anything; try again when its "
+                   "disk answers", tier->name);
+        return false;
     }
     g_mutex_lock(&file->grow_lock);
     ret = grow_to_locked(file, bytes);
@@ -221,40 +226,18 @@ static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
     return queue;
 }
 
-/* O_DIRECT wants page-aligned memory. */
-typedef union IdentityPage {
-    MmIdentity id;
-    uint8_t bytes[MM_PAGE_SIZE];
-} QEMU_ALIGNED(MM_PAGE_SIZE) IdentityPage;
-
-static int read_identity(int fd, IdentityPage *page)
+static bool file_is_own(MmTier *tier, const MmIdentity *id, const void *page)
 {
-    ssize_t ret = mm_failpoint(MM_FP_TIER_PROVE);
+    const MmIdentity *found = page;
 
-    if (ret < 0) {
-        return ret;
-    }
-    ret = TEMP_FAILURE_RETRY(pread(fd, page, sizeof(*page), 0));
-    return ret < 0 ? -errno : ret == sizeof(*page) ? 0 : -EIO;
-}
-
-static int file_prove(MmTier *tier, const MmIdentity *id)
-{
-    IdentityPage page;
-    int ret = read_identity(tier->fd, &page);
-
-    if (ret < 0) {
-        return ret;
-    }
-    return page.id.magic == MM_TIER_MAGIC &&
-           page.id.version == MM_LAYOUT_VERSION &&
-           !memcmp(page.id.uuid, id->uuid, sizeof(id->uuid)) &&
-           !memcmp(page.id.cookie, id->cookie, sizeof(id->cookie))
-           ? 0 : -EBADMSG;
+    return found->magic == MM_TIER_MAGIC &&
+           found->version == MM_LAYOUT_VERSION &&
+           !memcmp(found->uuid, id->uuid, sizeof(id->uuid)) &&
+           !memcmp(found->cookie, id->cookie, sizeof(id->cookie));
 }
 
 static const MmTierOps file_ops = {
-    .prove = file_prove,
+    .is_own = file_is_own,
     .type = "file",
     .max_pages = MM_TIER_IO_PAGES,
     .hold = MM_HOLD_TIER_FILE,
@@ -265,6 +248,12 @@ static const MmTierOps file_ops = {
     .usage = file_usage,
     .queue_new = file_queue_new,
 };
+
+/* O_DIRECT wants page-aligned memory. */
+typedef union IdentityPage {
+    MmIdentity id;
+    uint8_t bytes[MM_PAGE_SIZE];
+} QEMU_ALIGNED(MM_PAGE_SIZE) IdentityPage;
 
 static bool write_identity(int fd, const MmIdentity *id, Error **errp)
 {
@@ -291,7 +280,8 @@ static bool adopt_size(MmTierFile *file, Error **errp)
         return false;
     }
     if (st.st_size > MM_PAGE_SIZE) {
-        mm_slots_grow(&file->slots, st.st_size / MM_PAGE_SIZE - 1);
+        mm_slots_grow(&file->slots, MIN(st.st_size, file->max_size) /
+                                    MM_PAGE_SIZE - 1);
     }
     return true;
 }

@@ -23,7 +23,8 @@
  *  T4 Space that reserve() has promised is there: alloc() within it
  *     does not fail, nor does a store for lack of space.
  *  T5 No write of a former pager lands after settled() has been true.
- *  T6 Of a tier that is not proven nothing is loaded, and nothing stored.
+ *  T6 Of a tier that is not proven nothing is loaded but its identity, and
+ *     nothing is written to it: it does not grow, either.
  */
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
@@ -33,6 +34,9 @@
 
 /* Most pages of one transfer. */
 #define MM_TIER_IO_PAGES 32
+
+/* In front of the first place; only to be loaded. */
+#define MM_PLACE_IDENTITY UINT64_MAX
 
 typedef struct MmTier MmTier;
 typedef struct MmTierQueue MmTierQueue;
@@ -86,14 +90,14 @@ typedef struct MmTierOps {
     bool (*reserve)(MmTier *tier, uint64_t bytes, Error **errp);
 
     /**
-     * prove: is it this VM's?
+     * is_own: is it this VM's?
      *
      * @id: identity of the VM
+     * @page: what was loaded from MM_PLACE_IDENTITY
      *
-     * Waits for the medium.  Returns 0, -EBADMSG if it is another's, or
-     * -errno.  NULL for a tier that is proven when it is opened.
+     * NULL for a tier that is proven when it is opened.
      */
-    int (*prove)(MmTier *tier, const MmIdentity *id);
+    bool (*is_own)(MmTier *tier, const MmIdentity *id, const void *page);
 
     /** set_vm_size: the VM has @bytes of memory now, or NULL.  Any thread. */
     void (*set_vm_size)(MmTier *tier, uint64_t bytes);
@@ -136,6 +140,14 @@ typedef struct MmTierOps {
 
 typedef struct MmQueueOps {
     /**
+     * start: make the queue's threads, if it has any; NULL: it has none
+     *
+     * When the process has given up its rights, which threads have each for
+     * themselves, and can still make threads.
+     */
+    void (*start)(MmTierQueue *queue);
+
+    /**
      * alloc: find consecutive places for @io's content
      *
      * @io: a store whose buf is filled and whose nr_pages, up to max_pages,
@@ -160,9 +172,8 @@ struct MmTier {
     int fd;                     /* of all that lies in it, owned */
     char name[MM_NAME_LEN];
 
-    /* atomic */
-    bool proven;                /* never becomes false again */
-    int prove_error;            /* errno of the last try to, 0: it lasts */
+    /* atomic; set by the reclaim thread */
+    bool proven;                /* to be the VM's; remains so */
 };
 
 struct MmTierQueue {
@@ -213,8 +224,7 @@ MmTierQueue *mm_queue_uring_new(MmTier *tier, int fd, void *arena,
 /**
  * mm_queue_threads_new: queue on threads with pread() and pwrite()
  *
- * For hosts where io_uring is disabled.  Its threads start at once, since a
- * jailed process cannot start any.
+ * For hosts where io_uring is disabled.
  */
 MmTierQueue *mm_queue_threads_new(MmTier *tier, int fd, unsigned depth,
                                   int wake_fd);

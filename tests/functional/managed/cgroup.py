@@ -52,6 +52,10 @@ class Cgroups:
         """Reads per second of the disk that a file lies on."""
         self._throttle(path, "read_iops", count)
 
+    def set_read_bps(self, path, count=UNLIMITED_BPS):
+        """Bytes per second that may be read from the disk of a file."""
+        self._throttle(path, "read_bps", count)
+
     def set_write_bps(self, path, count=UNLIMITED_BPS):
         """Bytes per second that may be written to the disk of a file."""
         self._throttle(path, "write_bps", count)
