@@ -26,28 +26,50 @@
 
 #define SEND_TIMEOUT_S 5
 
-static void connect_failed(const char *path, int err, Error **errp)
+/* By number where it has no name, which is none to be searched for long. */
+static char *group_name(gid_t gid)
 {
-    g_autofree char *group = NULL;
+    char buf[1024];
+    struct group group, *found;
+
+    return getgrgid_r(gid, &group, buf, sizeof(buf), &found) == 0 && found
+           ? g_strdup(group.gr_name) : g_strdup_printf("%d", (int)gid);
+}
+
+static void hint_at_access(const char *path, Error **errp)
+{
     struct stat st;
 
-    if (err != EACCES && err != EPERM) {
+    if (stat(path, &st)) {
+        error_append_hint(errp, "QEMU's user has to be let into the socket's "
+                          "folder.\n");
+    } else if ((st.st_mode & S_IWGRP) && st.st_gid) {
+        g_autofree char *group = group_name(st.st_gid);
+
+        error_append_hint(errp, "The socket is for group '%s': put QEMU's "
+                          "user into it, or start qemu-memory-manager with "
+                          "another --attach-group.\n", group);
+    } else {
+        /* nobody should be put into root's group */
+        error_append_hint(errp, "The socket is for user %d alone: start "
+                          "qemu-memory-manager with --attach-group GROUP, "
+                          "and another --attach-mode if it has one.\n",
+                          (int)st.st_uid);
+    }
+}
+
+static void connect_failed(const char *path, int err, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (err == EACCES || err == EPERM) {
+        error_setg_errno(errp, err, "QEMU's user may not use the memory "
+                         "manager's socket '%s'", path);
+        hint_at_access(path, errp);
+    } else {
         error_setg_errno(errp, err, "cannot reach the memory manager at "
                          "'%s'; is qemu-memory-manager running, and is this "
                          "its attach socket (property 'path')?", path);
-    } else if (stat(path, &st)) {
-        error_setg_errno(errp, err, "QEMU's user may not look at the memory "
-                         "manager's socket '%s'; let the user into its "
-                         "folder", path);
-    } else {
-        struct group *entry = getgrgid(st.st_gid);
-
-        group = entry ? g_strdup(entry->gr_name)
-                      : g_strdup_printf("%d", (int)st.st_gid);
-        error_setg_errno(errp, err, "QEMU's user may not use the memory "
-                         "manager's socket '%s'; it is for group '%s': put "
-                         "the user into that, or choose another one with "
-                         "qemu-memory-manager --attach-group", path, group);
     }
 }
 

@@ -5,32 +5,36 @@
  *
  * A pager may have been broken into, and the manager's standard error may be a
  * file: the pager gets a pipe instead. What comes out of it is logged line by
- * line, with the VM's name and without control characters; if it is too much,
+ * line, with the VM's name and without control characters. If it is too much,
  * the pipe is left full for a while, and what is in it then is thrown away. A
- * pager never waits for its pipe.
+ * pager never waits for its pipe. What counts is what all pagers of the VM
+ * have printed: to die and come back is no way to print more.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "pager-log.h"
 
-#define LINE_MAX_LEN 400
-/* More lines than these in such a time are too much. */
-#define WINDOW_LINES 50
+/* More in such a time is too much. A line may be as long as the buffer. */
 #define WINDOW_MS 10000
-/* A pipe holds 64 KiB; but for one that is still written to, it is empty then. */
+#define WINDOW_LINES 50
+#define WINDOW_BYTES (16 * KiB)
+#define LINE_MAX_LEN 400
 #define READ_SIZE 4096
+/* Enough to empty a pipe, unless it is still written to, or was enlarged. */
 #define MAX_READS 32
 
 struct MmPagerLog {
-    int fd;                     /* -1: the pager has closed its end */
-    pid_t pid;                  /* 0: not known yet */
-    char *label;
+    const char *label;
+    int fd;                     /* -1: there is no pipe */
+    pid_t pid;
     GString *line;              /* the one that has not ended */
     int64_t window_ms;          /* when the window has begun */
     unsigned nr_lines;          /* in it */
+    unsigned nr_bytes;
     QEMUTimer *timer;           /* ends a pause */
 };
 
@@ -49,6 +53,7 @@ static void log_line(MmPagerLog *log)
 
 static void take_char(MmPagerLog *log, char c)
 {
+    log->nr_bytes++;
     if (c == '\n') {
         log_line(log);
     } else if (log->line->len < LINE_MAX_LEN) {
@@ -56,24 +61,20 @@ static void take_char(MmPagerLog *log, char c)
     }
 }
 
-static void end_reading(MmPagerLog *log)
-{
-    if (log->fd >= 0) {
-        qemu_set_fd_handler(log->fd, NULL, NULL, NULL);
-        close(log->fd);
-        log->fd = -1;
-    }
-}
-
-static bool too_much(MmPagerLog *log)
+static void begin_window(MmPagerLog *log)
 {
     int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
     if (now - log->window_ms >= WINDOW_MS) {
         log->window_ms = now;
         log->nr_lines = 0;
+        log->nr_bytes = 0;
     }
-    return log->nr_lines >= WINDOW_LINES;
+}
+
+static bool too_much(const MmPagerLog *log)
+{
+    return log->nr_lines >= WINDOW_LINES || log->nr_bytes >= WINDOW_BYTES;
 }
 
 /* Takes one buffer's worth; returns what read() has. */
@@ -83,6 +84,7 @@ static ssize_t read_some(MmPagerLog *log, bool *dropped)
     ssize_t n = TEMP_FAILURE_RETRY(read(log->fd, buf, sizeof(buf)));
     ssize_t i;
 
+    begin_window(log);
     for (i = 0; i < n; i++) {
         if (too_much(log)) {
             *dropped = true;
@@ -100,6 +102,14 @@ static void report_dropped(MmPagerLog *log)
     g_string_truncate(log->line, 0);
 }
 
+static void end_reading(MmPagerLog *log)
+{
+    qemu_set_fd_handler(log->fd, NULL, NULL, NULL);
+    close(log->fd);
+    log->fd = -1;
+    timer_del(log->timer);
+}
+
 static void log_readable(void *opaque)
 {
     MmPagerLog *log = opaque;
@@ -109,8 +119,7 @@ static void log_readable(void *opaque)
     if (dropped) {
         report_dropped(log);
         qemu_set_fd_handler(log->fd, NULL, NULL, NULL);
-        timer_mod(log->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                              WINDOW_MS);
+        timer_mod(log->timer, log->window_ms + WINDOW_MS);
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
         end_reading(log);
     }
@@ -131,25 +140,36 @@ static void pause_is_over(void *opaque)
     qemu_set_fd_handler(log->fd, log_readable, NULL, log);
 }
 
-MmPagerLog *mm_pager_log_new(const char *label, int *fd, Error **errp)
+MmPagerLog *mm_pager_log_new(const char *label)
 {
-    MmPagerLog *log;
-    int ends[2];
+    MmPagerLog *log = g_new0(MmPagerLog, 1);
 
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
-        error_setg_errno(errp, errno, "cannot make a pipe for the pager's "
-                         "messages");
-        return NULL;
-    }
-    log = g_new0(MmPagerLog, 1);
-    log->fd = ends[0];
-    log->label = g_strdup(label);
+    log->fd = -1;
+    log->label = label;
     log->line = g_string_new(NULL);
     log->window_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     log->timer = timer_new_ms(QEMU_CLOCK_REALTIME, pause_is_over, log);
-    qemu_set_fd_handler(log->fd, log_readable, NULL, log);
-    *fd = ends[1];
     return log;
+}
+
+int mm_pager_log_open(MmPagerLog *log, Error **errp)
+{
+    int ends[2];
+
+    assert(log->fd < 0);
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
+        error_setg_errno(errp, errno, "cannot make a pipe for the pager's "
+                         "messages");
+        return -1;
+    }
+    log->fd = ends[0];
+    qemu_set_fd_handler(log->fd, log_readable, NULL, log);
+    return ends[1];
+}
+
+bool mm_pager_log_is_open(const MmPagerLog *log)
+{
+    return log->fd >= 0;
 }
 
 void mm_pager_log_set_pid(MmPagerLog *log, pid_t pid)
@@ -157,27 +177,31 @@ void mm_pager_log_set_pid(MmPagerLog *log, pid_t pid)
     log->pid = pid;
 }
 
-void mm_pager_log_free(MmPagerLog *log)
+void mm_pager_log_close(MmPagerLog *log)
 {
-    bool dropped = false;
+    bool dropped = timer_pending(log->timer);
     int n;
 
-    if (!log) {
-        return;
-    }
     for (n = 0; n < MAX_READS && log->fd >= 0 && !dropped; n++) {
         if (read_some(log, &dropped) <= 0) {
             break;
         }
+        if (dropped) {
+            report_dropped(log);
+        }
     }
-    if (dropped && !timer_pending(log->timer)) {
-        report_dropped(log);
-    } else if (log->line->len) {
+    if (log->line->len) {
         log_line(log);
     }
-    end_reading(log);
+    if (log->fd >= 0) {
+        end_reading(log);
+    }
+}
+
+void mm_pager_log_free(MmPagerLog *log)
+{
+    mm_pager_log_close(log);
     timer_free(log->timer);
     g_string_free(log->line, true);
-    g_free(log->label);
     g_free(log);
 }

@@ -8,22 +8,30 @@
 #ifndef MEMORY_MANAGER_PAGER_LOG_H
 #define MEMORY_MANAGER_PAGER_LOG_H
 
+/* Of one VM, for all its pagers. */
 typedef struct MmPagerLog MmPagerLog;
 
+/** mm_pager_log_new: for a VM; @label: of the VM, stays the caller's. */
+MmPagerLog *mm_pager_log_new(const char *label);
+
 /**
- * mm_pager_log_new: make a pipe, and log what comes out of it
+ * mm_pager_log_open: make a pipe, and log what comes out of it
  *
- * @label: of the VM, copied
- * @fd: set to the end for the pager's standard error, which the caller closes
- *
- * Returns NULL on failure.
+ * There may be none open. Returns the end for the pager's standard error,
+ * which the caller closes, or -1.
  */
-MmPagerLog *mm_pager_log_new(const char *label, int *fd, Error **errp);
+int mm_pager_log_open(MmPagerLog *log, Error **errp);
+
+/** mm_pager_log_is_open: is there a pipe that the pager has not closed? */
+bool mm_pager_log_is_open(const MmPagerLog *log);
 
 /** mm_pager_log_set_pid: name the process in the log from now on. */
 void mm_pager_log_set_pid(MmPagerLog *log, pid_t pid);
 
-/** mm_pager_log_free: log what is left, and end; @log may be NULL. */
+/** mm_pager_log_close: log what is left in the pipe, and close it. */
+void mm_pager_log_close(MmPagerLog *log);
+
+/** mm_pager_log_free: close, and free. */
 void mm_pager_log_free(MmPagerLog *log);
 
 #endif

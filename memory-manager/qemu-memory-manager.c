@@ -77,12 +77,15 @@ static void init_logging(void)
     }
     trace_init_file();
     if (manager.opts.log_file) {
+        /* only the first log file of a process is emptied when it is opened */
+        qemu_set_log_filename("/dev/null", &error_fatal);
         qemu_set_log_filename(manager.opts.log_file, &error_fatal);
+        message_with_timestamp = is_daemonized();
     }
     qemu_set_log(LOG_TRACE | qemu_loglevel, &error_fatal);
 }
 
-/* A VM takes three descriptors; the usual limit is 1024. */
+/* A VM takes four descriptors; the usual limit is 1024. */
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;

@@ -70,55 +70,89 @@ ManagedVMList *coroutine_fn qmp_query_managed_vms(bool has_vm, const char *id,
 QEMU_BUILD_BUG_ON((int)MANAGED_TIER_ALGORITHM_LZ4 != MM_ALGORITHM_LZ4 ||
                   (int)MANAGED_TIER_ALGORITHM_ZSTD != MM_ALGORITHM_ZSTD);
 
-/* What one VM has in it; a VM's tiers are those of its start, in any order. */
-static void add_usage(ManagedTier *tier, const MmVM *vm)
-{
-    const MmMsgQueryReply *reply = &vm->snapshot.vm;
-    int i;
-
-    for (i = 0; i < MIN(reply->nr_tiers, vm->rec.nr_tiers); i++) {
-        if (g_str_equal(vm->rec.tiers[i].name, tier->name)) {
-            tier->content += reply->tier_content[i];
-            tier->used += reply->tier_used[i];
-            tier->reserved += reply->tier_size[i];
-        }
-    }
-}
-
-static ManagedTier *describe_tier(const MmTierConf *conf)
+/* A tier of the command line, or one that VMs have of an earlier manager. */
+static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
+                                  bool active)
 {
     ManagedTier *out = g_new0(ManagedTier, 1);
-    MmVM *vm;
 
     out->name = g_strdup(conf->name);
-    out->has_path = conf->path;
-    out->path = g_strdup(conf->path);
     if (conf->kind == MM_TIER_KIND_COMPRESSED) {
         out->type = MANAGED_TIER_TYPE_COMPRESSED;
         out->has_algorithm = true;
         out->algorithm = (ManagedTierAlgorithm)conf->algorithm;
     } else {
         out->type = MANAGED_TIER_TYPE_FILE;
+        out->has_path = true;
+        out->path = g_strdup(path);
     }
-    out->has_vm_size = conf->vm_size;
-    out->vm_size = conf->vm_size;
-    out->has_vm_share = conf->vm_share;
-    out->vm_share = conf->vm_share;
+    out->has_vm_size = conf->size;
+    out->vm_size = conf->size;
+    out->has_vm_share = conf->share;
+    out->vm_share = conf->share;
     out->overcommit = conf->overcommit;
-    QTAILQ_FOREACH(vm, &manager->vms, next) {
-        add_usage(out, vm);
-    }
+    out->active = active;
     return out;
+}
+
+static ManagedTierList *find_tier(ManagedTierList *list, const MmRecord *rec,
+                                  unsigned i)
+{
+    bool is_file = rec->tiers[i].kind == MM_TIER_KIND_FILE;
+
+    for (; list; list = list->next) {
+        if (list->value->has_path == is_file &&
+            g_str_equal(list->value->name, rec->tiers[i].name) &&
+            (!is_file || g_str_equal(list->value->path, rec->tier_paths[i]))) {
+            return list;
+        }
+    }
+    return NULL;
+}
+
+/* What a VM has in its tiers, which may be of an earlier manager. */
+static void add_usage(ManagedTierList **list, const MmVM *vm)
+{
+    const MmMsgQueryReply *reply = &vm->snapshot.vm;
+    const MmRecord *rec = &vm->rec;
+    unsigned i;
+
+    for (i = 0; i < MIN(reply->nr_tiers, rec->nr_tiers); i++) {
+        ManagedTierList *tier = find_tier(*list, rec, i);
+
+        if (!tier) {
+            ManagedTierList **tail = list;
+
+            while (*tail) {
+                tail = &(*tail)->next;
+            }
+            QAPI_LIST_APPEND(tail, describe_tier(&rec->tiers[i],
+                                                 rec->tier_paths[i], false));
+            tier = find_tier(*list, rec, i);
+        }
+        tier->value->content += reply->tier_content[i];
+        tier->value->used += reply->tier_used[i];
+        tier->value->reserved += reply->tier_size[i];
+    }
 }
 
 ManagedTierList *coroutine_fn qmp_query_managed_tiers(Error **errp)
 {
     ManagedTierList *list = NULL, **tail = &list;
+    MmVM *vm;
     int i;
 
     mm_snapshot_refresh(manager, NULL);
     for (i = 0; i < manager->opts.nr_tiers; i++) {
-        QAPI_LIST_APPEND(tail, describe_tier(&manager->opts.tiers[i]));
+        MmMsgStartTier conf;
+
+        mm_tier_describe(&manager->opts.tiers[i], &conf);
+        QAPI_LIST_APPEND(tail, describe_tier(&conf,
+                                             manager->opts.tiers[i].path,
+                                             true));
+    }
+    QTAILQ_FOREACH(vm, &manager->vms, next) {
+        add_usage(&list, vm);
     }
     return list;
 }

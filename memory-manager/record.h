@@ -12,6 +12,8 @@
 
 #define MM_RECORD_MAGIC 0x514d4d52      /* "QMMR" */
 #define MM_RECORD_VERSION 2
+/* To be shown: a longer path is cut off. */
+#define MM_RECORD_PATH_LEN 512
 
 /* Processes are named by PID and start time: a PID alone can be reused. */
 typedef struct MmRecord {
@@ -32,6 +34,7 @@ typedef struct MmRecord {
      */
     uint32_t nr_tiers;          /* 1..MM_MAX_TIERS */
     MmMsgStartTier tiers[MM_MAX_TIERS];
+    char tier_paths[MM_MAX_TIERS][MM_RECORD_PATH_LEN]; /* "": compressed */
 } MmRecord;
 
 /** mm_record_write: write a record, creating the file if there is none. */

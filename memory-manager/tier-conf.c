@@ -188,6 +188,7 @@ void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
 
 void mm_tiers_check(const MmTierConf *tiers, unsigned nr)
 {
+    const MmTierConf *last = &tiers[nr - 1];
     unsigned i, k;
 
     for (i = 0; i < nr; i++) {
@@ -204,6 +205,11 @@ void mm_tiers_check(const MmTierConf *tiers, unsigned nr)
             give_up("Tiers are filled in the order of their --tier "
                      "options, the fastest one first.");
         }
+    }
+    if (last->kind == MM_TIER_KIND_COMPRESSED && !last->overcommit) {
+        warn_report("tier '%s' cannot promise room for what does not compress: "
+                    "VMs with a limit are refused. Put a file tier behind it, "
+                    "or let it be overcommitted (overcommit=on).", last->name);
     }
 }
 
@@ -236,6 +242,15 @@ static void warn_of_memory(const MmTierConf *tier)
     }
 }
 
+/* What is above its own folder is the host's: a disk may not be mounted. */
+static bool make_folder(const char *path)
+{
+    if (g_str_equal(path, MM_DEFAULT_TIER_PATH)) {
+        return g_mkdir_with_parents(path, 0700) == 0;
+    }
+    return mkdir(path, 0700) == 0 || errno == EEXIST;
+}
+
 bool mm_tier_open(MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
@@ -245,11 +260,16 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
         return true;
     }
     is_new = access(tier->path, F_OK) != 0;
-    if (g_mkdir_with_parents(tier->path, 0700)) {
-        error_setg_errno(errp, errno, "cannot create the tier's directory %s",
+    if (!make_folder(tier->path)) {
+        int err = errno;
+
+        error_setg_errno(errp, err, "cannot create the tier's directory %s",
                          tier->path);
-        error_append_hint(errp, "Choose another one with "
-                          "--tier file,path=DIR.\n");
+        error_append_hint(errp, err == ENOENT
+                          ? "Only the last folder of the path is made: is "
+                            "the disk not mounted?\n"
+                          : "Choose another one with "
+                            "--tier file,path=DIR.\n");
         return false;
     }
     tier->dirfd = open(tier->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -130,11 +130,9 @@ static bool say_hello(MmVM *vm, Error **errp)
     int log = -1;
     bool ok;
 
-    if (!vm->log) {
+    if (!mm_pager_log_is_open(vm->log)) {
         /* it is one of a manager that has ended; without a log it works, too */
-        vm->log = mm_pager_log_new(vm->label, &log, NULL);
-    }
-    if (log >= 0) {
+        log = mm_pager_log_open(vm->log, NULL);
         mm_pager_log_set_pid(vm->log, vm->rec.pager_pid);
     }
     ok = mm_link_hello(vm->link, log, info_answered, vm, errp);
@@ -187,26 +185,20 @@ static void fill_start(const MmVM *vm, MmMsgStart *start, uint64_t seq,
     memcpy(start->name, vm->rec.name, MM_NAME_LEN);
 }
 
-static void forget_log(MmVM *vm)
-{
-    mm_pager_log_free(vm->log);
-    vm->log = NULL;
-}
-
 /* A pager that was not told to start ends when its control socket closes. */
 static bool spawn_and_record(MmVM *vm, int *control, Error **errp)
 {
     pid_t pid;
     int log;
 
-    vm->log = mm_pager_log_new(vm->label, &log, errp);
-    if (!vm->log) {
+    log = mm_pager_log_open(vm->log, errp);
+    if (log < 0) {
         return false;
     }
     pid = mm_spawn_pager(&vm->mgr->opts, vm->rec.qemu_pid, log, control, errp);
     close(log);
     if (pid < 0) {
-        forget_log(vm);
+        mm_pager_log_close(vm->log);
         return false;
     }
     mm_pager_log_set_pid(vm->log, pid);
@@ -216,7 +208,7 @@ static bool spawn_and_record(MmVM *vm, int *control, Error **errp)
         /* Nothing will tell its end. It is ours until it is waited for. */
         kill(pid, SIGKILL);
         TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
-        forget_log(vm);
+        mm_pager_log_close(vm->log);
         return false;
     }
     vm->rec.pager_pid = pid;
@@ -306,7 +298,7 @@ static void forget_pager(MmVM *vm)
     if (vm->link) {
         link_closed(vm);
     }
-    forget_log(vm);
+    mm_pager_log_close(vm->log);
     mm_process_close(vm->pager);
     vm->pager = NULL;
     unlink(vm->socket_path);

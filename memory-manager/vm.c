@@ -30,6 +30,8 @@
 #define STARTING_LIMIT_MS 15000
 /* How often to ask a pager that was found running. */
 #define ADOPTING_RETRY_MS 500
+/* What is shown where there is no room for a UUID, to name a VM by. */
+#define MIN_UUID_PREFIX 8
 
 static void look_after_pager(void *opaque)
 {
@@ -80,6 +82,7 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
     vm->lock_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_LOCK);
     vm->socket_path = mm_rundir_file(&mgr->dir, &vm->uuid, MM_SUFFIX_SOCKET);
     vm->timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_after_pager, vm);
+    vm->log = mm_pager_log_new(vm->label);
     mm_condition_init(vm);
     mm_snapshot_init(&vm->snapshot);
     QTAILQ_INSERT_TAIL(&mgr->vms, vm, next);
@@ -113,6 +116,8 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
     };
     for (i = 0; i < opts->nr_tiers; i++) {
         mm_tier_describe(&opts->tiers[i], &rec->tiers[i]);
+        pstrcpy(rec->tier_paths[i], MM_RECORD_PATH_LEN,
+                opts->tiers[i].path ?: "");
     }
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
     copy_name(rec->name, peer->hello->name);
@@ -289,7 +294,10 @@ MmVM *mm_vm_by_uuid(MmManager *mgr, const uint8_t *uuid)
 
 bool mm_vm_matches(const MmVM *vm, const char *id)
 {
-    return !g_ascii_strcasecmp(vm->uuid_text, id) ||
+    size_t len = strlen(id);
+
+    return (len >= MIN_UUID_PREFIX &&
+            !g_ascii_strncasecmp(vm->uuid_text, id, len)) ||
            g_str_equal(vm->rec.name, id);
 }
 
@@ -308,7 +316,7 @@ MmVM *mm_vm_find(MmManager *mgr, const char *id, Error **errp)
             continue;
         }
         if (found) {
-            error_setg(errp, "several VMs are named '%s'; use the UUID that "
+            error_setg(errp, "'%s' names several VMs; use the UUID that "
                        "query-managed-vms, or 'qemu-memctl list', shows", id);
             return NULL;
         }

@@ -65,7 +65,7 @@ struct MmVM {
     MmProcess *qemu;            /* NULL once it has ended */
     MmProcess *pager;
     MmLink *link;
-    MmPagerLog *log;            /* of @pager; NULL: of none, or not known */
+    MmPagerLog *log;
     bool attaching;             /* that it has attached is to be logged */
     bool fresh;                 /* the one pager so far was not for a resume */
     MmTakeover *takeover;       /* a QEMU that waits to resume */
@@ -150,7 +150,7 @@ void mm_vm_set_state(MmVM *vm, ManagedVMState to);
 
 MmVM *mm_vm_by_uuid(MmManager *mgr, const uint8_t *uuid);
 
-/** mm_vm_matches: is @id the UUID or the name of the VM? */
+/** mm_vm_matches: is @id the name of the VM, or does its UUID begin so? */
 bool mm_vm_matches(const MmVM *vm, const char *id);
 
 /** mm_vm_find: the one VM with this UUID or name, or NULL. */

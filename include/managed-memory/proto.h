@@ -96,8 +96,7 @@ typedef enum MmMsgType {
     MM_MSG_START,               /* MmMsgStart; fds: MmStartFd order */
 
     /* control only, to a pager that serves or attaches */
-    MM_MSG_CONTROL_HELLO,       /* fd: standard error, or none;
-                                 * answer CONTROL_INFO */
+    MM_MSG_CONTROL_HELLO,       /* fd: stderr, or none; answer CONTROL_INFO */
     /* MmMsgControlInfo, also sent unasked once the pager serves */
     MM_MSG_CONTROL_INFO,
     /*

@@ -47,9 +47,10 @@ class ManagerTest(unittest.TestCase):
         self.manager = self.make_manager(*self.options)
         self.manager.start()
 
-    def make_manager(self, *options):
+    def make_manager(self, *options, tier=None):
         """A manager that is not started yet."""
-        return Manager(self.box, "--pager", str(FAKE_PAGER), *options)
+        return Manager(self.box, "--pager", str(FAKE_PAGER), *options,
+                       tier=tier)
 
     def pagers_do(self, words):
         """Set the mode of all fake pagers."""
