@@ -245,6 +245,7 @@ static ManagedVMPages *describe_pages(const MmStats *stats)
     out->zapped = stats->pages_zapped;
     out->evicted = stats->pages_evicted;
     out->evicted_zero = stats->pages_evicted_zero;
+    out->moved = stats->pages_moved;
     out->discarded = stats->pages_discarded;
     out->lost = stats->pages_lost;
     return out;

@@ -342,6 +342,7 @@ typedef struct MmStats {
     uint64_t pages_zapped;
     uint64_t pages_evicted;     /* dropped from memory, zero ones included */
     uint64_t pages_evicted_zero;
+    uint64_t pages_moved;       /* from place to place outside memory */
     uint64_t pages_discarded;
     uint64_t evict_abort_touched; /* given up: touched during writeback */
     uint64_t evict_abort_dma;   /* given up: mapped for DMA */

@@ -29,7 +29,7 @@ QEMU_BUILD_BUG_ON(ARRAY_SIZE(page_state_names) != MM_PAGE__MAX);
 
 static const uint16_t page_edges[MM_PAGE__MAX] = {
     [MM_PAGE_NEVER] = TO(FILLING),
-    [MM_PAGE_SWAPPED] = TO(FILLING) | TO(NEVER) | TO(LOST),
+    [MM_PAGE_SWAPPED] = TO(FILLING) | TO(NEVER) | TO(LOST) | TO(SWAPPED),
     [MM_PAGE_FILLING] = TO(RESIDENT) | TO(SWAPPED) | TO(NEVER) | TO(LOST),
     [MM_PAGE_RESIDENT] = TO(RESIDENT) | TO(CANDIDATE) | TO(MAPPING) |
                          TO(DISCARDING),

@@ -30,7 +30,8 @@
  * Who may move a page out of a state:
  *
  *  NEVER       hole, reads as zero.               Fault thread.
- *  SWAPPED     hole, content at tier:place.       Fault thread.
+ *  SWAPPED     hole, content at tier:place.       Fault thread; the reclaim
+ *              thread may move it to another place.
  *  FILLING     content on its way in.             Fault thread, the owner.
  *  RESIDENT    present, perhaps mapped.           Either thread.
  *  CANDIDATE   present; zapped once the zap is acknowledged: then unmapped for

@@ -36,6 +36,8 @@ typedef enum MmFailpoint {
     MM_FP_DROPPING,             /* pages are DROPPING, not punched */
     MM_FP_PUNCHED,              /* pages punched, still DROPPING */
     MM_FP_SWAPPED,              /* pages are SWAPPED, waiters not woken */
+    MM_FP_MOVING,               /* content in its new place, not published */
+    MM_FP_MOVED,                /* and published */
     MM_FP_DISCARD_TAKEN,        /* discard taken, not begun */
     MM_FP_DISCARDING,           /* pages are DISCARDING, not punched */
     MM_FP_DISCARD_PUNCHED,      /* pages punched, still DISCARDING */

@@ -68,6 +68,9 @@ static void run_load(Rig *rig, unsigned seconds, bool change_limits)
     }
 }
 
+/* Has room for some of what compresses. */
+#define SMALL_POOL (4 * MiB)
+
 static void print_stats(Rig *rig)
 {
     MmMsgQueryReply q;
@@ -76,14 +79,19 @@ static void print_stats(Rig *rig)
         g_test_message("%" PRIu64 " accesses; faults: %" PRIu64 " missing, %"
                        PRIu64 " minor, %" PRIu64 " zero, %" PRIu64
                        " from tiers; evicted %" PRIu64 ", of these zero %"
-                       PRIu64 "; discarded %" PRIu64,
+                       PRIu64 "; moved %" PRIu64 "; discarded %" PRIu64,
                        load_accesses(rig->load), q.stats.fault_missing,
                        q.stats.fault_minor, q.stats.fault_zero,
                        q.stats.fault_swapin, q.stats.pages_evicted,
-                       q.stats.pages_evicted_zero, q.stats.pages_discarded);
+                       q.stats.pages_evicted_zero, q.stats.pages_moved,
+                       q.stats.pages_discarded);
         if (q.stats.pages_evicted < 1000) {
             verdict_fail(rig->verdict, "only %" PRIu64 " pages were evicted: "
                          "this run proves little", q.stats.pages_evicted);
+        }
+        if (rig->fm->config.compressed_size == SMALL_POOL &&
+            !q.stats.pages_moved) {
+            verdict_fail(rig->verdict, "no page was moved to the next tier");
         }
     }
 }
@@ -130,7 +138,7 @@ static void test_without_uring(void)
 static void test_compressed(void)
 {
     run_steady(torture_seconds(4, 60), true,
-               &(PagerConfig) { .compressed_size = 4 * MiB });
+               &(PagerConfig) { .compressed_size = SMALL_POOL });
     run_steady(torture_seconds(3, 60), true,
                &(PagerConfig) { .compressed_size = 64 * MiB,
                                 .algorithm = MM_ALGORITHM_ZSTD });

@@ -24,7 +24,7 @@
 
 static const unsigned legal[STATE_VALUES] = {
     [MM_PAGE_NEVER] = S(FILLING),
-    [MM_PAGE_SWAPPED] = S(FILLING) | S(NEVER) | S(LOST),
+    [MM_PAGE_SWAPPED] = S(FILLING) | S(NEVER) | S(LOST) | S(SWAPPED),
     [MM_PAGE_FILLING] = S(RESIDENT) | S(SWAPPED) | S(NEVER) | S(LOST),
     [MM_PAGE_RESIDENT] = S(RESIDENT) | S(CANDIDATE) | S(MAPPING) |
                          S(DISCARDING),

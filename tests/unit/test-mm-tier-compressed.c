@@ -190,6 +190,100 @@ static void test_leftovers(const void *opaque)
     rig_free(rig);
 }
 
+static GArray *fill_up(TierRig *rig)
+{
+    GArray *places = g_array_new(false, false, sizeof(uint64_t));
+    uint64_t place;
+
+    fill(rig, CONTENT_TEXT, 3);
+    while (alloc(rig, &place) == 0) {
+        g_array_append_val(places, place);
+    }
+    return places;
+}
+
+static MmAgeing age(TierRig *rig, bool is_last)
+{
+    return rig->tier->ops->age(rig->tier, is_last);
+}
+
+static bool leaving(TierRig *rig, GArray *places, unsigned i)
+{
+    return rig->tier->ops->leaving(rig->tier,
+                                   g_array_index(places, uint64_t, i));
+}
+
+/* Of a pool that is full of content the oldest leaves, and no more. */
+static void test_oldest_leaves(const void *opaque)
+{
+    TierRig *rig = rig_new(NULL, GPOINTER_TO_INT(opaque), 8 * MIB, true);
+    g_autoptr(GArray) places = NULL;
+    g_autoptr(GArray) younger = NULL;
+    uint64_t first = store(rig, 1);
+    unsigned i, nr;
+
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_NONE);
+    places = fill_up(rig);
+    /* without a next tier there is no place to go to */
+    g_assert_cmpint(age(rig, true), ==, MM_AGEING_NONE);
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_DOWN);
+    for (nr = 0; leaving(rig, places, nr); nr++) {
+        continue;
+    }
+    for (i = nr; i < places->len; i++) {
+        g_assert_false(leaving(rig, places, i));
+    }
+    g_assert_cmpuint(nr, >, places->len / 10);
+    g_assert_cmpuint(nr, <, places->len / 6);
+    /* those that have not left are not forgotten */
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_DOWN);
+    free_place(rig, first);
+    for (i = 0; i < nr; i++) {
+        free_place(rig, g_array_index(places, uint64_t, i));
+    }
+    g_assert_false(leaving(rig, places, 0));
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_NONE);
+    /* full again: the next oldest, though its segments lie behind new ones */
+    younger = fill_up(rig);
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_DOWN);
+    g_assert_true(leaving(rig, places, nr));
+    g_assert_false(leaving(rig, younger, 0));
+    rig_free(rig);
+}
+
+/* Of one that is full of gaps the sparsest leaves, whatever its age. */
+static void test_sparsest_leaves(const void *opaque)
+{
+    TierRig *rig = rig_new(NULL, GPOINTER_TO_INT(opaque), 8 * MIB, true);
+    g_autoptr(GArray) places = fill_up(rig);
+    g_autofree bool *freed = g_new0(bool, places->len);
+    unsigned i, kept = 0, nr = 0;
+
+    /* of the first half one in two, of the last one three in four */
+    for (i = 0; i < places->len; i++) {
+        freed[i] = i < places->len / 2 ? i % 2 : i % 4;
+        if (freed[i]) {
+            free_place(rig, g_array_index(places, uint64_t, i));
+        }
+    }
+    g_assert_cmpint(age(rig, false), ==, MM_AGEING_WITHIN);
+    for (i = 0; i < places->len; i++) {
+        if (!freed[i] && leaving(rig, places, i)) {
+            g_assert_cmpuint(i, >, places->len * 4 / 10);
+            nr++;
+        }
+        kept += !freed[i];
+    }
+    g_assert_cmpuint(nr, >, 0);
+    g_assert_cmpuint(nr, <, kept / 2);
+    for (i = 0; i < places->len; i++) {
+        if (!freed[i] && leaving(rig, places, i)) {
+            free_place(rig, g_array_index(places, uint64_t, i));
+        }
+    }
+    rig_free(rig);
+}
+
 /* Whatever lies there, nothing beyond a page is written. */
 static void test_damage(const void *opaque)
 {
@@ -226,6 +320,8 @@ int main(int argc, char **argv)
         { "share", test_share },
         { "memory-is-given-back", test_memory_is_given_back },
         { "leftovers", test_leftovers },
+        { "oldest-leaves", test_oldest_leaves },
+        { "sparsest-leaves", test_sparsest_leaves },
         { "damage", test_damage },
     };
     int i;

@@ -43,6 +43,17 @@ typedef struct MmTierHealth {
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
 
+/* Content on its way from tier to tier. */
+typedef struct MmMove {
+    bool sweeping;
+    unsigned from;              /* numbers of tiers */
+    unsigned to;                /* the same: within the tier */
+    uint32_t region;            /* the hand */
+    uint64_t page;
+    uint64_t moved;             /* pages in this sweep */
+    uint64_t rest_until_ns;     /* no sweep before */
+} MmMove;
+
 struct MmReclaim {
     MmVM *vm;
     GThread *thread;
@@ -64,6 +75,8 @@ struct MmReclaim {
     /* clock hand */
     uint32_t hand_region;
     uint64_t hand_page;
+
+    MmMove move;
 
     /* zapped pages, oldest first */
     MmCandidate fifo[MM_FIFO_PAGES];
@@ -115,10 +128,29 @@ void mm_reclaim_io_done(MmTierIO *io);
  * @map: of the region
  * @p: pieces; stored is set where there is a place, and the page's checksum
  * @nr: up to MM_TIER_IO_PAGES
+ * @first: number of the first tier to try
  *
  * Returns whether all have one.  Waits for the tiers.
  */
-bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr);
+bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr,
+              unsigned first);
+
+/**
+ * mm_store_fills: the same for pages that are one value throughout
+ *
+ * Their value is their place.
+ */
+void mm_store_fills(MmPageMap *map, MmPiece *p, unsigned nr);
+
+/** mm_transfer: do @io, and wait for it; returns 0 or -errno. */
+int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io);
+
+/**
+ * mm_move_step: go on moving content between tiers, as they ask for it
+ *
+ * Returns whether there may be more to do at once.
+ */
+bool mm_move_step(MmReclaim *r);
 
 /**
  * mm_writeback: evict a batch from the head of the fifo

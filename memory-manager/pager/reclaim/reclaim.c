@@ -221,8 +221,11 @@ static void *reclaim_thread(void *opaque)
 
         if (!wanted(r)) {
             mm_reclaim_set_stuck(r, false);
-            tell_resting(r);
             tell_unstuck(r);
+            if (mm_move_step(r)) {
+                continue;
+            }
+            tell_resting(r);
             rest(r, ready && !r->told_stuck ? -1 : LOOK_REST_MS);
             continue;
         }
@@ -238,6 +241,7 @@ static void *reclaim_thread(void *opaque)
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
         account(r, sum, all);
         tell_unstuck(r);
+        mm_move_step(r);
         if (!sum) {
             /* not to be woken by the faults that wait: they change nothing */
             poll(NULL, 0, all ? STUCK_REST_MS : SCAN_REST_MS);

@@ -77,7 +77,7 @@ void mm_reclaim_io_done(MmTierIO *io)
     *(bool *)io->opaque = true;
 }
 
-static int transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
+int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
 {
     struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
     bool done = false;
@@ -143,7 +143,7 @@ static int store_run(MmReclaim *r, MmTierQueue *queue, MmPageMap *map,
     if (ret < 0) {
         return ret;
     }
-    ret = transfer(r, queue, &io);
+    ret = mm_transfer(r, queue, &io);
     if (ret < 0) {
         tier->ops->free(tier, io.place, io.nr_pages);
         MM_STAT_ADD(r->vm, write_errors, 1);
@@ -193,18 +193,23 @@ static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
     }
 }
 
-bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr)
+void mm_store_fills(MmPageMap *map, MmPiece *p, unsigned nr)
 {
-    unsigned i, t;
+    unsigned i;
 
-    mm_failpoint(MM_FP_WRITEBACK);
     for (i = 0; i < nr; i++) {
         store_as_fill(map, &p[i]);
     }
-    for (t = 0; t < r->vm->nr_tiers; t++) {
+}
+
+bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr,
+              unsigned first)
+{
+    unsigned i, t;
+
+    for (t = first; t < r->vm->nr_tiers; t++) {
         store_in(r, t, map, p, nr);
     }
-    mm_failpoint(MM_FP_STORED);
     for (i = 0; i < nr; i++) {
         if (!p[i].stored) {
             return false;

@@ -280,7 +280,10 @@ unsigned mm_writeback(MmReclaim *r)
         if (mm_mutated(MM_MUT_PUNCH_FIRST)) {
             punch_all(&b);
         }
-        r->refused = !mm_store(r, &b.region->map, b.p, b.nr);
+        mm_failpoint(MM_FP_WRITEBACK);
+        mm_store_fills(&b.region->map, b.p, b.nr);
+        r->refused = !mm_store(r, &b.region->map, b.p, b.nr, 0);
+        mm_failpoint(MM_FP_STORED);
         publish(r, &b);
         punch_all(&b);
         mm_failpoint(MM_FP_PUNCHED);

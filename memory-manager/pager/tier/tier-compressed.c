@@ -8,67 +8,26 @@
  * memory is not (region.c): a page costs one pwrite() or pread(), and nothing
  * can end in SIGBUS or fill a hole.
  *
- * Layout: a page with the VM's identity, then segments.  Pages are appended to
- * the head segment in units of 64 bytes, with their length in front, whatever
- * their size: there are no size classes, and what is evicted together lies
- * together.  A segment whose last page has gone is used again, or punched.
- * What is free within segments that are in use is the pool's fragmentation.
- *
- * A place is the number of the first unit, and how many units follow it.
- *
- * Invariants:
- *
- *  P1 used units of a segment = those of the places in it that are in use.
- *  P2 Only the head segment is appended to, and only where nothing was written
- *     since it became the head: what has been published is never overwritten.
+ * Layout: a page with the VM's identity, then the pool (pool.c), in which each
+ * page's length lies in front of it.
  */
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "../page-map.h"
 #include "../test-hooks.h"
 #include "codec.h"
+#include "pool.h"
 #include "tier.h"
 
-#define UNIT 64
-#define SEGMENT_SIZE (128 * KiB)
-#define SEGMENT_UNITS (SEGMENT_SIZE / UNIT)
 /* What takes more than this is not worth the work. */
 #define PACKED_MAX (MM_PAGE_SIZE * 3 / 4)
-/* Empty segments that are kept for the next pages. */
-#define SPARE_SEGMENTS 8
 /* Most that one VM can have. */
 #define POOL_MAX (256 * GiB)
-#define NO_SEGMENT UINT32_MAX
 
 /* In front of a compressed page. */
 typedef uint16_t PackedLen;
-
-typedef enum SegmentState {
-    SEGMENT_FREE,               /* occupies nothing */
-    SEGMENT_HEAD,
-    SEGMENT_USED,
-    SEGMENT_EMPTY,              /* occupies memory, nothing lies in it */
-    SEGMENT_PUNCHING,
-    SEGMENT__MAX
-} SegmentState;
-
-#define TO(state) (1u << SEGMENT_##state)
-
-static const uint8_t segment_edges[SEGMENT__MAX] = {
-    [SEGMENT_FREE] = TO(HEAD) | TO(USED),   /* USED: claimed */
-    [SEGMENT_HEAD] = TO(USED) | TO(EMPTY),
-    [SEGMENT_USED] = TO(EMPTY),
-    [SEGMENT_EMPTY] = TO(HEAD) | TO(PUNCHING),
-    [SEGMENT_PUNCHING] = TO(FREE) | TO(EMPTY),
-};
-
-typedef struct Segment {
-    uint16_t units;             /* in use */
-    uint8_t state;              /* SegmentState */
-} Segment;
 
 typedef struct MmTierCompressed {
     MmTier base;
@@ -77,22 +36,7 @@ typedef struct MmTierCompressed {
     unsigned algorithm;
     unsigned share;             /* percent of the VM's memory, 0: size counts */
     bool overcommit;
-    uint32_t nr_segments;
-
-    GMutex lock;
-    /* protected by lock */
-    Segment *segments;
-    GArray *empty;              /* numbers of EMPTY ones */
-    GArray *holes;              /* numbers of FREE ones below fresh */
-    uint32_t fresh;             /* all from here on are FREE */
-    uint32_t head;              /* or NO_SEGMENT */
-    uint32_t head_units;        /* appended to it so far */
-    uint32_t most;              /* segments that may occupy memory */
-    uint32_t in_use;            /* that do */
-    uint64_t pages;
-    uint64_t units;
-    bool swept;                 /* what a former pager has left is gone */
-    unsigned long *claimed;     /* units; NULL once swept */
+    MmPool *pool;               /* has its own lock */
 } MmTierCompressed;
 
 typedef struct QueueCompressed {
@@ -108,257 +52,50 @@ static MmTierCompressed *to_compressed(const MmTier *tier)
     return container_of(tier, MmTierCompressed, base);
 }
 
-static uint64_t make_place(uint64_t unit, unsigned nr_units)
-{
-    return unit << 6 | (nr_units - 1);
-}
-
-static uint64_t place_unit(uint64_t place)
-{
-    return place >> 6;
-}
-
-static unsigned place_units(uint64_t place)
-{
-    return (place & 63) + 1;
-}
-
-static uint32_t place_segment(uint64_t place)
-{
-    return place_unit(place) / SEGMENT_UNITS;
-}
-
-static off_t unit_offset(uint64_t unit)
-{
-    return MM_PAGE_SIZE + unit * UNIT;
-}
-
-static void set_state(MmTierCompressed *c, uint32_t n, SegmentState state)
-{
-    assert(segment_edges[c->segments[n].state] & (1u << state));
-    c->segments[n].state = state;
-}
-
-static int punch(MmTierCompressed *c, uint32_t n)
-{
-    return TEMP_FAILURE_RETRY(
-        fallocate(c->base.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  unit_offset((uint64_t)n * SEGMENT_UNITS), SEGMENT_SIZE));
-}
-
-/*
- * After a takeover, once all that is in use has been claimed: whatever else
- * the former pager has written belongs to nobody.
- */
-static void sweep(MmTierCompressed *c)
-{
-    off_t at = unit_offset(0);
-    uint32_t n;
-
-    c->swept = true;
-    g_clear_pointer(&c->claimed, g_free);
-    while ((at = lseek(c->base.fd, at, SEEK_DATA)) >= 0) {
-        n = (at - MM_PAGE_SIZE) / SEGMENT_SIZE;
-        if (c->segments[n].state == SEGMENT_FREE) {
-            punch(c, n);
-        }
-        c->fresh = MAX(c->fresh, n + 1);
-        at = unit_offset((n + 1ULL) * SEGMENT_UNITS);
-    }
-    for (n = 0; n < c->fresh; n++) {
-        if (c->segments[n].state == SEGMENT_FREE) {
-            g_array_append_val(c->holes, n);
-        }
-    }
-}
-
-static bool pop(GArray *array, uint32_t *n)
-{
-    if (!array->len) {
-        return false;
-    }
-    *n = g_array_index(array, uint32_t, array->len - 1);
-    g_array_set_size(array, array->len - 1);
-    return true;
-}
-
-/* A segment to append to, or NO_SEGMENT. */
-static uint32_t take_segment(MmTierCompressed *c)
-{
-    uint32_t n;
-
-    if (pop(c->empty, &n)) {
-        return n;
-    }
-    if (c->in_use >= c->most) {
-        return NO_SEGMENT;
-    }
-    if (!pop(c->holes, &n)) {
-        if (c->fresh == c->nr_segments) {
-            return NO_SEGMENT;
-        }
-        n = c->fresh++;
-    }
-    c->in_use++;
-    return n;
-}
-
-static void close_head(MmTierCompressed *c)
-{
-    if (c->head == NO_SEGMENT) {
-        return;
-    }
-    if (c->segments[c->head].units) {
-        set_state(c, c->head, SEGMENT_USED);
-    } else {
-        set_state(c, c->head, SEGMENT_EMPTY);
-        g_array_append_val(c->empty, c->head);
-    }
-    c->head = NO_SEGMENT;
-}
-
-/* Room for @nr_units in the head segment, a new one if need be. */
-static bool make_room(MmTierCompressed *c, unsigned nr_units)
-{
-    if (!c->swept) {
-        sweep(c);
-    }
-    if (c->head != NO_SEGMENT && c->head_units + nr_units <= SEGMENT_UNITS) {
-        return true;
-    }
-    close_head(c);
-    c->head = take_segment(c);
-    if (c->head == NO_SEGMENT) {
-        return false;
-    }
-    set_state(c, c->head, SEGMENT_HEAD);
-    c->head_units = 0;
-    return true;
-}
-
 static int compressed_alloc(MmTierQueue *queue, MmTierIO *io)
 {
     QueueCompressed *q = container_of(queue, QueueCompressed, base);
-    MmTierCompressed *c = to_compressed(queue->tier);
-    PackedLen len;
-    unsigned nr_units;
+    PackedLen len = mm_codec_pack(q->codec, io->buf, q->packed + sizeof(len),
+                                  sizeof(q->packed) - sizeof(len));
 
-    len = mm_codec_pack(q->codec, io->buf, q->packed + sizeof(len),
-                        sizeof(q->packed) - sizeof(len));
     if (!len) {
         return -E2BIG;
     }
     memcpy(q->packed, &len, sizeof(len));
-    nr_units = DIV_ROUND_UP(len + sizeof(len), UNIT);
-
-    g_mutex_lock(&c->lock);
-    if (!make_room(c, nr_units)) {
-        g_mutex_unlock(&c->lock);
+    if (!mm_pool_alloc(to_compressed(queue->tier)->pool, len + sizeof(len),
+                       &q->place)) {
         return -ENOSPC;
     }
-    q->place = make_place((uint64_t)c->head * SEGMENT_UNITS + c->head_units,
-                          nr_units);
-    c->head_units += nr_units;
-    c->segments[c->head].units += nr_units;
-    c->units += nr_units;
-    c->pages++;
-    g_mutex_unlock(&c->lock);
     io->place = q->place;
     io->nr_pages = 1;
     return 0;
 }
 
-/* Out of use, and in excess of what is kept: give the memory back. */
-static void punch_excess(MmTierCompressed *c)
-{
-    uint32_t n;
-    int ret;
-
-    if (c->empty->len <= SPARE_SEGMENTS || !pop(c->empty, &n)) {
-        return;
-    }
-    set_state(c, n, SEGMENT_PUNCHING);
-    g_mutex_unlock(&c->lock);
-    ret = punch(c, n);
-    g_mutex_lock(&c->lock);
-    if (ret < 0) {
-        set_state(c, n, SEGMENT_EMPTY);
-        g_array_append_val(c->empty, n);
-    } else {
-        set_state(c, n, SEGMENT_FREE);
-        g_array_append_val(c->holes, n);
-        c->in_use--;
-    }
-}
-
 static void compressed_free(MmTier *tier, uint64_t place, unsigned nr)
 {
-    MmTierCompressed *c = to_compressed(tier);
-    uint32_t n = place_segment(place);
-    unsigned nr_units = place_units(place);
-
     assert(nr == 1);
-    g_mutex_lock(&c->lock);
-    assert(c->segments[n].units >= nr_units);
-    c->segments[n].units -= nr_units;
-    c->units -= nr_units;
-    c->pages--;
-    if (!c->segments[n].units && c->segments[n].state == SEGMENT_USED) {
-        set_state(c, n, SEGMENT_EMPTY);
-        g_array_append_val(c->empty, n);
-        punch_excess(c);
-    }
-    g_mutex_unlock(&c->lock);
-}
-
-/* Can it be, and does it overlap with nothing that was claimed before? */
-static bool claim_units(MmTierCompressed *c, uint64_t unit, unsigned nr_units)
-{
-    if (unit / SEGMENT_UNITS >= c->nr_segments ||
-        unit % SEGMENT_UNITS + nr_units > SEGMENT_UNITS ||
-        nr_units * UNIT > PACKED_MAX) {
-        return false;
-    }
-    if (!c->claimed) {
-        /* mostly untouched, and so mostly not there */
-        c->claimed = g_new0(unsigned long,
-                            BITS_TO_LONGS((uint64_t)c->nr_segments *
-                                          SEGMENT_UNITS));
-    }
-    if (find_next_bit(c->claimed, unit + nr_units, unit) < unit + nr_units) {
-        return false;
-    }
-    bitmap_set(c->claimed, unit, nr_units);
-    return true;
+    mm_pool_free(to_compressed(tier)->pool, place);
 }
 
 static bool compressed_claim(MmTier *tier, uint64_t place)
 {
-    MmTierCompressed *c = to_compressed(tier);
-    unsigned nr_units = place_units(place);
-    uint32_t n = place_segment(place);
-    bool ok;
+    return mm_pool_claim(to_compressed(tier)->pool, place, PACKED_MAX);
+}
 
-    g_mutex_lock(&c->lock);
-    ok = claim_units(c, place_unit(place), nr_units);
-    if (ok) {
-        if (c->segments[n].state == SEGMENT_FREE) {
-            set_state(c, n, SEGMENT_USED);
-            c->in_use++;
-            c->fresh = MAX(c->fresh, n + 1);
-        }
-        c->segments[n].units += nr_units;
-        c->units += nr_units;
-        c->pages++;
-    }
-    g_mutex_unlock(&c->lock);
-    return ok;
+static MmAgeing compressed_age(MmTier *tier, bool is_last)
+{
+    return mm_pool_age(to_compressed(tier)->pool, is_last);
+}
+
+static bool compressed_leaving(MmTier *tier, uint64_t place)
+{
+    return mm_pool_leaving(to_compressed(tier)->pool, place);
 }
 
 static int load(QueueCompressed *q, MmTierIO *io)
 {
     MmTierCompressed *c = to_compressed(q->base.tier);
-    size_t size = place_units(io->place) * UNIT;
+    size_t size = mm_pool_size(io->place);
     ssize_t ret;
     PackedLen len;
 
@@ -366,7 +103,7 @@ static int load(QueueCompressed *q, MmTierIO *io)
         return -EBADMSG;
     }
     ret = TEMP_FAILURE_RETRY(pread(c->base.fd, q->packed, size,
-                                   unit_offset(place_unit(io->place))));
+                                   mm_pool_offset(c->pool, io->place)));
     if (ret != size) {
         return ret < 0 ? -errno : -EIO;
     }
@@ -379,12 +116,12 @@ static int load(QueueCompressed *q, MmTierIO *io)
 static int store(QueueCompressed *q, MmTierIO *io)
 {
     MmTierCompressed *c = to_compressed(q->base.tier);
-    size_t size = place_units(io->place) * UNIT;
+    size_t size = mm_pool_size(io->place);
     ssize_t ret;
 
     assert(io->place == q->place);
     ret = TEMP_FAILURE_RETRY(pwrite(c->base.fd, q->packed, size,
-                                    unit_offset(place_unit(io->place))));
+                                    mm_pool_offset(c->pool, io->place)));
     return ret == size ? 0 : ret < 0 ? -errno : -ENOMEM;
 }
 
@@ -450,10 +187,8 @@ static void compressed_set_vm_size(MmTier *tier, uint64_t bytes)
     MmTierCompressed *c = to_compressed(tier);
 
     if (c->share) {
-        g_mutex_lock(&c->lock);
-        c->most = MIN(bytes * c->share / 100 / SEGMENT_SIZE,
-                      c->nr_segments);
-        g_mutex_unlock(&c->lock);
+        mm_pool_set_most(c->pool,
+                         bytes * c->share / 100 / MM_POOL_SEGMENT_SIZE);
     }
 }
 
@@ -465,13 +200,7 @@ static bool compressed_settled(MmTier *tier)
 
 static void compressed_usage(MmTier *tier, MmTierUsage *usage)
 {
-    MmTierCompressed *c = to_compressed(tier);
-
-    g_mutex_lock(&c->lock);
-    usage->pages = c->pages;
-    usage->used = c->units * UNIT;
-    usage->size = (uint64_t)c->in_use * SEGMENT_SIZE;
-    g_mutex_unlock(&c->lock);
+    mm_pool_usage(to_compressed(tier)->pool, usage);
 }
 
 static const MmTierOps compressed_ops = {
@@ -485,6 +214,8 @@ static const MmTierOps compressed_ops = {
     .free = compressed_free,
     .claim = compressed_claim,
     .settled = compressed_settled,
+    .age = compressed_age,
+    .leaving = compressed_leaving,
     .usage = compressed_usage,
     .queue_new = compressed_queue_new,
 };
@@ -494,7 +225,8 @@ uint64_t mm_tier_compressed_fd_size(const MmMsgStartTier *start)
     uint64_t size = start->share || !start->size ? POOL_MAX
                                                  : MIN(start->size, POOL_MAX);
 
-    return MM_PAGE_SIZE + MAX(size / SEGMENT_SIZE, 1) * SEGMENT_SIZE;
+    return MM_PAGE_SIZE + MAX(size / MM_POOL_SEGMENT_SIZE, 1) *
+                          MM_POOL_SEGMENT_SIZE;
 }
 
 static bool identity_right(int fd, const MmIdentity *id, bool is_new)
@@ -517,6 +249,7 @@ MmTier *mm_tier_compressed_open(int fd, unsigned number,
                                 Error **errp)
 {
     MmTierCompressed *c;
+    uint32_t nr_segments;
 
     if (!identity_right(fd, id, is_new)) {
         error_setg(errp, "the pool of tier '%s' is not this VM's",
@@ -532,14 +265,9 @@ MmTier *mm_tier_compressed_open(int fd, unsigned number,
     c->algorithm = start->algorithm;
     c->share = start->share;
     c->overcommit = start->overcommit;
-    c->nr_segments = (mm_tier_compressed_fd_size(start) - MM_PAGE_SIZE) /
-                     SEGMENT_SIZE;
-    c->most = start->share ? 0 : c->nr_segments;
-    c->segments = g_new0(Segment, c->nr_segments);
-    c->empty = g_array_new(false, false, sizeof(uint32_t));
-    c->holes = g_array_new(false, false, sizeof(uint32_t));
-    c->head = NO_SEGMENT;
-    c->swept = is_new;
-    g_mutex_init(&c->lock);
+    nr_segments = (mm_tier_compressed_fd_size(start) - MM_PAGE_SIZE) /
+                  MM_POOL_SEGMENT_SIZE;
+    c->pool = mm_pool_new(fd, MM_PAGE_SIZE, nr_segments,
+                          start->share ? 0 : nr_segments, is_new);
     return &c->base;
 }

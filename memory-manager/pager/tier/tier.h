@@ -67,6 +67,13 @@ typedef struct MmTierUsage {
     uint64_t size;              /* bytes of storage that the tier has now */
 } MmTierUsage;
 
+/* What a tier that is short of room wants done about it. */
+typedef enum MmAgeing {
+    MM_AGEING_NONE,
+    MM_AGEING_DOWN,             /* to the next tier, what leaving() names */
+    MM_AGEING_WITHIN,           /* to other places, what leaving() names */
+} MmAgeing;
+
 typedef struct MmTierOps {
     const char *type;
 
@@ -122,6 +129,18 @@ typedef struct MmTierOps {
      * thread, until it is true once.
      */
     bool (*settled)(MmTier *tier);
+
+    /**
+     * age: choose content to leave, if room is short
+     *
+     * @is_last: there is no next tier
+     *
+     * Reclaim thread.  NULL for a tier whose content stays.
+     */
+    MmAgeing (*age)(MmTier *tier, bool is_last);
+
+    /** leaving: was @place chosen by age()?  Reclaim thread. */
+    bool (*leaving)(MmTier *tier, uint64_t place);
 
     /** usage: how much is in it.  Any thread. */
     void (*usage)(MmTier *tier, MmTierUsage *usage);

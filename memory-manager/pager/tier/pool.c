@@ -1,0 +1,454 @@
+/*
+ * Managed memory pager: space of a compressed tier
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A log: content is appended to the head segment in units of 64 bytes,
+ * whatever its size.  There are no size classes, and what is evicted together
+ * lies together.  A segment whose last page has gone is used again, or
+ * punched.  What is free within segments that are in use is the pool's
+ * fragmentation.
+ *
+ * A pool that is nearly full is aged: if it is full of content, the segments
+ * that were filled first are left, else those in which least is left.
+ *
+ * A place is the number of the first unit, and how many units follow it.
+ *
+ * Invariants:
+ *
+ *  P1 used units of a segment = those of the places in it that are in use.
+ *  P2 Only the head segment is appended to, and only where nothing was written
+ *     since it became the head: what has been published is never overwritten.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bitmap.h"
+#include "pool.h"
+
+#define UNIT 64
+#define SEGMENT_UNITS (MM_POOL_SEGMENT_SIZE / UNIT)
+/* Empty segments that are kept for the next pages. */
+#define SPARE_SEGMENTS 8
+#define NO_SEGMENT UINT32_MAX
+/* A pool with so many segments in use is aged, by so much of it. */
+#define AGEING_EIGHTHS 7
+#define GAIN_EIGHTHS 1
+/* With so much content in it, it is the content that has to go. */
+#define FULL_EIGHTHS 6
+/* With so much in it, a segment is left alone when it is only about space. */
+#define DENSE_EIGHTHS 6
+
+typedef enum SegmentState {
+    SEGMENT_FREE,               /* occupies nothing */
+    SEGMENT_HEAD,
+    SEGMENT_USED,
+    SEGMENT_LEAVING,            /* as USED; its content is to be moved */
+    SEGMENT_EMPTY,              /* occupies memory, nothing lies in it */
+    SEGMENT_PUNCHING,
+    SEGMENT__MAX
+} SegmentState;
+
+#define TO(state) (1u << SEGMENT_##state)
+
+static const uint8_t segment_edges[SEGMENT__MAX] = {
+    [SEGMENT_FREE] = TO(HEAD) | TO(USED),   /* USED: claimed */
+    [SEGMENT_HEAD] = TO(USED) | TO(EMPTY),
+    [SEGMENT_USED] = TO(EMPTY) | TO(LEAVING),
+    [SEGMENT_LEAVING] = TO(EMPTY),
+    [SEGMENT_EMPTY] = TO(HEAD) | TO(PUNCHING),
+    [SEGMENT_PUNCHING] = TO(FREE) | TO(EMPTY),
+};
+
+typedef struct Segment {
+    uint16_t units;             /* in use */
+    uint8_t state;              /* SegmentState */
+    uint32_t seq;               /* when it became head; 0: before a takeover */
+} Segment;
+
+struct MmPool {
+    /* fixed after mm_pool_new() */
+    int fd;
+    off_t offset;               /* of the first unit */
+    uint32_t nr_segments;
+
+    GMutex lock;
+    /* protected by lock */
+    Segment *segments;
+    GArray *empty;              /* numbers of EMPTY ones */
+    GArray *holes;              /* numbers of FREE ones below fresh */
+    uint32_t fresh;             /* all from here on are FREE */
+    uint32_t head;              /* or NO_SEGMENT */
+    uint32_t head_units;        /* appended to it so far */
+    uint32_t last_seq;
+    uint32_t leaving;           /* segments that are */
+    uint32_t most;              /* segments that may occupy memory */
+    uint32_t in_use;            /* that do */
+    uint64_t pages;
+    uint64_t units;
+    bool swept;                 /* what a former pager has left is gone */
+    unsigned long *claimed;     /* units; NULL once swept */
+};
+
+static uint64_t make_place(uint64_t unit, unsigned nr_units)
+{
+    return unit << 6 | (nr_units - 1);
+}
+
+static uint64_t place_unit(uint64_t place)
+{
+    return place >> 6;
+}
+
+static unsigned place_units(uint64_t place)
+{
+    return (place & 63) + 1;
+}
+
+static uint32_t place_segment(uint64_t place)
+{
+    return place_unit(place) / SEGMENT_UNITS;
+}
+
+static off_t unit_offset(const MmPool *pool, uint64_t unit)
+{
+    return pool->offset + unit * UNIT;
+}
+
+static void set_state(MmPool *pool, uint32_t n, SegmentState state)
+{
+    assert(segment_edges[pool->segments[n].state] & (1u << state));
+    /* mm_pool_leaving() looks without the lock */
+    qatomic_set(&pool->segments[n].state, state);
+}
+
+static int punch(MmPool *pool, uint32_t n)
+{
+    return TEMP_FAILURE_RETRY(
+        fallocate(pool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  unit_offset(pool, (uint64_t)n * SEGMENT_UNITS),
+                  MM_POOL_SEGMENT_SIZE));
+}
+
+/*
+ * After a takeover, once all that is in use has been claimed: whatever else
+ * the former pager has written belongs to nobody.
+ */
+static void sweep(MmPool *pool)
+{
+    off_t at = unit_offset(pool, 0);
+    uint32_t n;
+
+    pool->swept = true;
+    g_clear_pointer(&pool->claimed, g_free);
+    while ((at = lseek(pool->fd, at, SEEK_DATA)) >= 0) {
+        n = (at - pool->offset) / MM_POOL_SEGMENT_SIZE;
+        if (pool->segments[n].state == SEGMENT_FREE) {
+            punch(pool, n);
+        }
+        pool->fresh = MAX(pool->fresh, n + 1);
+        at = unit_offset(pool, (n + 1ULL) * SEGMENT_UNITS);
+    }
+    for (n = 0; n < pool->fresh; n++) {
+        if (pool->segments[n].state == SEGMENT_FREE) {
+            g_array_append_val(pool->holes, n);
+        }
+    }
+}
+
+static bool pop(GArray *array, uint32_t *n)
+{
+    if (!array->len) {
+        return false;
+    }
+    *n = g_array_index(array, uint32_t, array->len - 1);
+    g_array_set_size(array, array->len - 1);
+    return true;
+}
+
+/* A segment to append to, or NO_SEGMENT. */
+static uint32_t take_segment(MmPool *pool)
+{
+    uint32_t n;
+
+    if (pop(pool->empty, &n)) {
+        return n;
+    }
+    if (pool->in_use >= pool->most) {
+        return NO_SEGMENT;
+    }
+    if (!pop(pool->holes, &n)) {
+        if (pool->fresh == pool->nr_segments) {
+            return NO_SEGMENT;
+        }
+        n = pool->fresh++;
+    }
+    pool->in_use++;
+    return n;
+}
+
+static void close_head(MmPool *pool)
+{
+    if (pool->head == NO_SEGMENT) {
+        return;
+    }
+    if (pool->segments[pool->head].units) {
+        set_state(pool, pool->head, SEGMENT_USED);
+    } else {
+        set_state(pool, pool->head, SEGMENT_EMPTY);
+        g_array_append_val(pool->empty, pool->head);
+    }
+    pool->head = NO_SEGMENT;
+}
+
+/* Room for @nr_units in the head segment, a new one if need be. */
+static bool make_room(MmPool *pool, unsigned nr_units)
+{
+    if (!pool->swept) {
+        sweep(pool);
+    }
+    if (pool->head != NO_SEGMENT &&
+        pool->head_units + nr_units <= SEGMENT_UNITS) {
+        return true;
+    }
+    close_head(pool);
+    pool->head = take_segment(pool);
+    if (pool->head == NO_SEGMENT) {
+        return false;
+    }
+    set_state(pool, pool->head, SEGMENT_HEAD);
+    pool->segments[pool->head].seq = ++pool->last_seq;
+    pool->head_units = 0;
+    return true;
+}
+
+bool mm_pool_alloc(MmPool *pool, size_t size, uint64_t *place)
+{
+    unsigned nr_units = DIV_ROUND_UP(size, UNIT);
+
+    g_mutex_lock(&pool->lock);
+    if (!make_room(pool, nr_units)) {
+        g_mutex_unlock(&pool->lock);
+        return false;
+    }
+    *place = make_place((uint64_t)pool->head * SEGMENT_UNITS +
+                        pool->head_units, nr_units);
+    pool->head_units += nr_units;
+    pool->segments[pool->head].units += nr_units;
+    pool->units += nr_units;
+    pool->pages++;
+    g_mutex_unlock(&pool->lock);
+    return true;
+}
+
+/* Out of use, and in excess of what is kept: give the memory back. */
+static void punch_excess(MmPool *pool)
+{
+    uint32_t n;
+    int ret;
+
+    if (pool->empty->len <= SPARE_SEGMENTS || !pop(pool->empty, &n)) {
+        return;
+    }
+    set_state(pool, n, SEGMENT_PUNCHING);
+    g_mutex_unlock(&pool->lock);
+    ret = punch(pool, n);
+    g_mutex_lock(&pool->lock);
+    if (ret < 0) {
+        set_state(pool, n, SEGMENT_EMPTY);
+        g_array_append_val(pool->empty, n);
+    } else {
+        set_state(pool, n, SEGMENT_FREE);
+        g_array_append_val(pool->holes, n);
+        pool->in_use--;
+    }
+}
+
+void mm_pool_free(MmPool *pool, uint64_t place)
+{
+    uint32_t n = place_segment(place);
+    unsigned nr_units = place_units(place);
+
+    g_mutex_lock(&pool->lock);
+    assert(pool->segments[n].units >= nr_units);
+    pool->segments[n].units -= nr_units;
+    pool->units -= nr_units;
+    pool->pages--;
+    if (!pool->segments[n].units && (pool->segments[n].state == SEGMENT_USED ||
+                                  pool->segments[n].state == SEGMENT_LEAVING)) {
+        pool->leaving -= pool->segments[n].state == SEGMENT_LEAVING;
+        set_state(pool, n, SEGMENT_EMPTY);
+        g_array_append_val(pool->empty, n);
+        punch_excess(pool);
+    }
+    g_mutex_unlock(&pool->lock);
+}
+
+/* Can it be, and does it overlap with nothing that was claimed before? */
+static bool claim_units(MmPool *pool, uint64_t unit, unsigned nr_units,
+                        size_t max_size)
+{
+    if (unit / SEGMENT_UNITS >= pool->nr_segments ||
+        unit % SEGMENT_UNITS + nr_units > SEGMENT_UNITS ||
+        nr_units * UNIT > max_size) {
+        return false;
+    }
+    if (!pool->claimed) {
+        /* mostly untouched, and so mostly not there */
+        pool->claimed = g_new0(unsigned long,
+                            BITS_TO_LONGS((uint64_t)pool->nr_segments *
+                                          SEGMENT_UNITS));
+    }
+    if (find_next_bit(pool->claimed, unit + nr_units, unit) < unit + nr_units) {
+        return false;
+    }
+    bitmap_set(pool->claimed, unit, nr_units);
+    return true;
+}
+
+bool mm_pool_claim(MmPool *pool, uint64_t place, size_t max_size)
+{
+    unsigned nr_units = place_units(place);
+    uint32_t n = place_segment(place);
+    bool ok;
+
+    g_mutex_lock(&pool->lock);
+    ok = claim_units(pool, place_unit(place), nr_units, max_size);
+    if (ok) {
+        if (pool->segments[n].state == SEGMENT_FREE) {
+            set_state(pool, n, SEGMENT_USED);
+            pool->in_use++;
+            pool->fresh = MAX(pool->fresh, n + 1);
+        }
+        pool->segments[n].units += nr_units;
+        pool->units += nr_units;
+        pool->pages++;
+    }
+    g_mutex_unlock(&pool->lock);
+    return ok;
+}
+
+/* A segment that could be left, and what that would be worth. */
+typedef struct Choice {
+    uint32_t n;
+    uint32_t rank;              /* the lowest are chosen */
+    uint32_t units;
+} Choice;
+
+static int by_rank(const void *a, const void *b)
+{
+    const Choice *x = a, *y = b;
+
+    return x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+static GArray *list_choices(MmPool *pool, MmAgeing ageing)
+{
+    GArray *list = g_array_new(false, false, sizeof(Choice));
+    uint32_t n;
+
+    for (n = 0; n < pool->fresh; n++) {
+        const Segment *s = &pool->segments[n];
+        Choice choice = {
+            .n = n, .units = s->units,
+            .rank = ageing == MM_AGEING_DOWN ? s->seq : s->units,
+        };
+
+        /* from dense segments, moving gains less than it costs */
+        if (s->state == SEGMENT_USED &&
+            (ageing == MM_AGEING_DOWN ||
+             s->units < SEGMENT_UNITS * DENSE_EIGHTHS / 8)) {
+            g_array_append_val(list, choice);
+        }
+    }
+    return list;
+}
+
+/* Choose until @gain units will be free, whole segments counted. */
+static void choose(MmPool *pool, MmAgeing ageing, uint64_t gain)
+{
+    g_autoptr(GArray) list = list_choices(pool, ageing);
+    uint64_t gained = 0;
+    unsigned i;
+
+    g_array_sort(list, by_rank);
+    for (i = 0; i < list->len && gained < gain; i++) {
+        const Choice *choice = &g_array_index(list, Choice, i);
+
+        set_state(pool, choice->n, SEGMENT_LEAVING);
+        pool->leaving++;
+        gained += SEGMENT_UNITS -
+                  (ageing == MM_AGEING_WITHIN ? choice->units : 0);
+    }
+}
+
+MmAgeing mm_pool_age(MmPool *pool, bool is_last)
+{
+    MmAgeing ageing = MM_AGEING_NONE;
+
+    g_mutex_lock(&pool->lock);
+    if (pool->swept && (pool->in_use - pool->empty->len) * 8ULL >
+                       pool->most * (uint64_t)AGEING_EIGHTHS) {
+        uint64_t most = (uint64_t)pool->most * SEGMENT_UNITS;
+
+        ageing = pool->units * 8 > most * FULL_EIGHTHS && !is_last
+                 ? MM_AGEING_DOWN : MM_AGEING_WITHIN;
+        if (!pool->leaving) {
+            choose(pool, ageing, most * GAIN_EIGHTHS / 8);
+        }
+        if (!pool->leaving) {
+            ageing = MM_AGEING_NONE;
+        }
+    }
+    g_mutex_unlock(&pool->lock);
+    return ageing;
+}
+
+bool mm_pool_leaving(MmPool *pool, uint64_t place)
+{
+    /* only the calling thread makes it so; that it may end does not matter */
+    return qatomic_read(&pool->segments[place_segment(place)].state) ==
+           SEGMENT_LEAVING;
+}
+
+MmPool *mm_pool_new(int fd, off_t offset, uint32_t nr_segments, uint32_t most,
+                    bool is_new)
+{
+    MmPool *pool = g_new0(MmPool, 1);
+
+    pool->fd = fd;
+    pool->offset = offset;
+    pool->nr_segments = nr_segments;
+    pool->most = most;
+    pool->segments = g_new0(Segment, nr_segments);
+    pool->empty = g_array_new(false, false, sizeof(uint32_t));
+    pool->holes = g_array_new(false, false, sizeof(uint32_t));
+    pool->head = NO_SEGMENT;
+    pool->swept = is_new;
+    g_mutex_init(&pool->lock);
+    return pool;
+}
+
+void mm_pool_set_most(MmPool *pool, uint64_t most)
+{
+    g_mutex_lock(&pool->lock);
+    pool->most = MIN(most, pool->nr_segments);
+    g_mutex_unlock(&pool->lock);
+}
+
+void mm_pool_usage(MmPool *pool, MmTierUsage *usage)
+{
+    g_mutex_lock(&pool->lock);
+    usage->pages = pool->pages;
+    usage->used = pool->units * UNIT;
+    usage->size = (uint64_t)pool->in_use * MM_POOL_SEGMENT_SIZE;
+    g_mutex_unlock(&pool->lock);
+}
+
+off_t mm_pool_offset(const MmPool *pool, uint64_t place)
+{
+    return unit_offset(pool, place_unit(place));
+}
+
+size_t mm_pool_size(uint64_t place)
+{
+    return place_units(place) * UNIT;
+}
