@@ -6,7 +6,7 @@
  * page-map.h has the states, the rules and the invariants.
  */
 #include "qemu/osdep.h"
-#include <zlib.h>
+#include <xxhash.h>
 #include "qapi/error.h"
 #include "page-map.h"
 #include "test-hooks.h"
@@ -175,10 +175,8 @@ void mm_map_format(void *mem, const MmIdentity *id, const MmMsgRegion *region)
 
 static uint64_t checksum_seed(const MmIdentity *id, uint32_t region)
 {
-    uint32_t high = crc32(0, id->cookie, sizeof(id->cookie));
-    uint32_t low = crc32(region, id->uuid, sizeof(id->uuid));
-
-    return (uint64_t)high << 32 | low;
+    return XXH64(id->uuid, sizeof(id->uuid),
+                 XXH64(id->cookie, sizeof(id->cookie), region));
 }
 
 bool mm_map_open(MmPageMap *map, void *mem, uint64_t size,
@@ -222,6 +220,6 @@ uint32_t mm_page_checksum(const MmPageMap *map, uint64_t page, uint64_t entry,
 {
     uint64_t bound[3] = { map->checksum_seed, page, mm_entry_version(entry) };
 
-    return crc32(crc32(0, (const void *)bound, sizeof(bound)),
-                 content, MM_PAGE_SIZE);
+    return XXH3_64bits_withSeed(content, MM_PAGE_SIZE,
+                                XXH64(bound, sizeof(bound), 0));
 }
