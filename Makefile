@@ -4,6 +4,7 @@
 
 BUILD ?= build
 JOBS ?= $(shell nproc)
+RUNS ?= 5
 build := $(abspath $(BUILD))
 ninja := scripts/run-ninja $(build) -j$(JOBS)
 
@@ -24,7 +25,7 @@ help:
 	@echo 'make check        build and run the tests  [SUITE=name] [TEST=word]'
 	@echo 'make check-long   the same, with the tests that take minutes'
 	@echo 'make demo         a Linux guest in a quarter of its memory'
-	@echo 'make bench        measure the costs, report in BUILD/bench'
+	@echo 'make bench        measure, report in BUILD/bench  [ONLY=name] [RUNS=n]'
 	@echo 'make docs         man pages in BUILD/man, HTML in BUILD/html'
 	@echo 'make install      install  [DESTDIR=dir]'
 	@echo 'make clean        remove what was built, keep the downloads'
@@ -66,7 +67,7 @@ demo: programs
 
 bench: programs
 	@scripts/install-packages --log=$(build)/packages.log demo bench
-	@BUILD=$(build) tests/bench/bench
+	@BUILD=$(build) tests/bench/bench --runs=$(RUNS) $(ONLY)
 
 docs: configured
 	@scripts/install-packages --log=$(build)/packages.log docs

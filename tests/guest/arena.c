@@ -121,6 +121,11 @@ void arena_damage(size_t page)
     memory[STAMP_PAGE_BYTES - 1] ^= 0x10;
 }
 
+void arena_count_bad(void)
+{
+    atomic_fetch_add(&bad_pages, 1);
+}
+
 uint64_t arena_bad_pages(void)
 {
     return atomic_load(&bad_pages);

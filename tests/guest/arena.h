@@ -68,6 +68,11 @@ void arena_set_tag(size_t page, PageTag tag);
 void arena_damage(size_t page);
 
 /**
+ * arena_count_bad: a mismatch was found somewhere else
+ */
+void arena_count_bad(void);
+
+/**
  * arena_bad_pages: mismatches found since the start
  *
  * May be called by any thread.

@@ -147,7 +147,7 @@ mkdir -p "$tree"/{bin,dev,proc,sys,tmp,modules}
 
 # shellcheck disable=SC2086
 ${CC:-gcc} -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror \
-    ${CFLAGS:-} -static -pthread -o "$tree/guest-workload" "$here"/*.c
+    ${CFLAGS:-} -static -pthread -o "$tree/guest-workload" "$here"/*.c -lm
 cp "$busybox" "$tree/bin/busybox"
 cp "$here/init" "$tree/init"
 chmod 755 "$tree/init" "$tree/bin/busybox"

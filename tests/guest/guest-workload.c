@@ -24,6 +24,11 @@
  *                           verified work, see memory-phases.h, disk-phase.h
  *     dirty [PAGES]         rewrite so many scattered pages
  *     damage [PAGES]        spoil so many pages, for verify to find
+ *     prepare MIB NOISE     make a field for "access"; NOISE percent of each of
+ *                           its pages cannot be compressed
+ *     access PATTERN SECONDS PART
+ *                           benchmark, see access.c, on PART percent of it
+ *     compare               compare every page of the field
  *     free                  unmap the memory
  *     compact               drop caches, join free memory to large blocks
  *     meminfo, result       report "meminfo ...", "result ..."
@@ -56,9 +61,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "arena.h"
 #include "console.h"
 #include "disk-phase.h"
+#include "field.h"
 #include "memory-phases.h"
 #include "phase.h"
 #include "stamp.h"
@@ -171,7 +178,34 @@ static bool run_disk(const Argument *argument)
 
 static bool run_free(const Argument *argument)
 {
-    return arena_create(0);
+    return arena_create(0) && field_create(0, 0);
+}
+
+static bool run_prepare(const Argument *argument)
+{
+    unsigned mib, noise;
+
+    if (sscanf(argument->text, "%u %u", &mib, &noise) != 2 || noise > 100 ||
+        mib < ARENA_MIN_MIB || mib + SPARE_MIB > system_available_mib()) {
+        report("cannot prepare: there is room for %zu MiB",
+               system_available_mib() - SPARE_MIB);
+        return false;
+    }
+    return access_prepare(mib * PAGES_PER_MIB, noise);
+}
+
+static bool run_access(const Argument *argument)
+{
+    unsigned seconds, part;
+    char pattern[32];
+
+    return sscanf(argument->text, "%31s %u %u", pattern, &seconds,
+                  &part) == 3 && access_run(pattern, seconds, part);
+}
+
+static bool run_compare(const Argument *argument)
+{
+    return access_verify();
 }
 
 static bool run_compact(const Argument *argument)
@@ -252,6 +286,9 @@ static const Command commands[] = {
     { "dirty", run_dirty, &one, true },
     { "disk", run_disk, &parameters.seconds, true },
     { "damage", run_damage, &one, true },
+    { "prepare", run_prepare, NULL, false },
+    { "access", run_access, NULL, false },
+    { "compare", run_compare, NULL, false },
     { "free", run_free, NULL, false },
     { "compact", run_compact, NULL, false },
     { "meminfo", run_meminfo, NULL, false },

@@ -207,10 +207,10 @@ static bool phase_report_end(void)
     return complete;
 }
 
-/* Give each worker an equal part of the arena and of the pages to do */
+/* Give each worker an equal part of the range and of the pages to do */
 static void phase_divide(void)
 {
-    size_t pages = arena_pages();
+    size_t pages = current->range ? current->range : arena_pages();
 
     for (unsigned i = 0; i < threads; i++) {
         Worker *worker = &workers[i];

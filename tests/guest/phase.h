@@ -20,17 +20,19 @@ typedef struct Worker Worker;
  * @pages: pages that all workers together will finish, 0 if unknown
  * @seconds: how long to work if @pages is unknown, 0 for until the host
  *     sends "stop"
+ * @range: pages that are divided between the workers; 0: those of the arena
  */
 typedef struct Phase {
     const char *name;
     void (*work)(Worker *worker);
     size_t pages;
     unsigned seconds;
+    size_t range;
 } Phase;
 
 /*
  * @index: number of this worker, from 0
- * @first_page, @page_count: the part of the arena that it owns
+ * @first_page, @page_count: the part of the range that it owns
  * @quota: its part of Phase.pages
  * @random: state for worker_random()
  */

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that do not fit: managed memory against the kernel's swap.
+
+A run boots each side once, in an order that changes, and has the guest work
+by all patterns. Of the baseline the best variant counts, pattern by pattern:
+whoever uses it would tune it.
+"""
+
+import time
+
+from . import hostswap, report, sides
+
+PATTERN_SECONDS = 8
+# Of the field, so that it fits: what is woken up, and then works.
+WAKE_PART = 40
+WAKE_SECONDS = 12
+SHIFT_SECONDS = 16
+SHRINK_MIB = 256
+# Full speed is this share of what the end of the timeline shows.
+FULL_SPEED = 0.9
+STEPS_IN_A_ROW = 3
+
+
+class Run:
+    """What one boot of one side gave: values by name."""
+
+    def __init__(self):
+        self.values = {}
+        self.timelines = {}
+
+    def better(self, name, value, more_is_better, timeline=None):
+        """Keep the best of all variants."""
+        old = self.values.get(name)
+        if old is None or (value > old) == more_is_better:
+            self.values[name] = value
+            self.timelines[name] = timeline
+
+
+def steady(timeline):
+    """Typical accesses per step."""
+    ordered = sorted(timeline)
+    return ordered[len(ordered) // 2]
+
+
+def recovery_s(timeline, step_s, full):
+    """Seconds until several steps in a row are at full speed."""
+    good = 0
+    for number, count in enumerate(timeline):
+        good = good + 1 if count >= FULL_SPEED * full else 0
+        if good == STEPS_IN_A_ROW:
+            return max(number + 1 - STEPS_IN_A_ROW, 0) * step_s + step_s
+    return len(timeline) * step_s
+
+
+def run_patterns(guest, run):
+    """Throughput and latency."""
+    for pattern in ("uniform", "zipf", "sequential", "stride"):
+        for variant in guest.variants():
+            with guest.use_variant(variant):
+                sample = guest.access(pattern, PATTERN_SECONDS)
+            run.better(pattern, sample.rate, True, sample.timeline)
+            for key in ("p50", "p99", "p999"):
+                run.better(f"{pattern}.{key}", sample.latency_us[key], False)
+
+
+def run_shift(guest, run):
+    """Time until another working set has come in."""
+    for variant in guest.variants():
+        with guest.use_variant(variant):
+            sample = guest.access("shift", SHIFT_SECONDS)
+        half = len(sample.timeline) // 2
+        full = steady(sample.timeline[half // 2:half])
+        run.better("shift", recovery_s(sample.timeline[half:],
+                                       sample.step_s, full),
+                   False, sample.timeline)
+
+
+def run_wake(guest, run):
+    """Time until a guest that was swapped out is at full speed."""
+    for variant in guest.variants():
+        guest.access("uniform", 3, WAKE_PART)
+        guest.shrink(guest.guest_bytes() * 9 // 10)
+        with guest.use_variant(variant):
+            sample = guest.access("uniform", WAKE_SECONDS, WAKE_PART)
+        full = steady(sample.timeline[-len(sample.timeline) // 4:])
+        run.better("wake", recovery_s(sample.timeline, sample.step_s, full),
+                   False, sample.timeline)
+
+
+def run_shrink(guest, run):
+    """Time to take cold memory away."""
+    guest.access("sequential", 3)
+    start = time.monotonic()
+    guest.shrink(SHRINK_MIB * sides.MIB)
+    run.better("shrink", time.monotonic() - start, False)
+
+
+PARTS = {"patterns": run_patterns, "shift": run_shift, "wake": run_wake,
+         "shrink": run_shrink}
+
+
+def boot_once(side, setup, parts):
+    """One boot of one side; returns its Run."""
+    run = Run()
+    with sides.open_side(side, setup) as guest:
+        guest.prepare()
+        for part in parts:
+            PARTS[part](guest, run)
+        guest.command("compare")
+    return run
+
+
+def all_runs(bench, setup, parts):
+    """Runs of all sides, in an order that changes."""
+    runs = {side: [] for side in sides.ALL}
+    for number in range(bench.runs):
+        order = sides.ALL if number % 2 else sides.ALL[::-1]
+        for side in order:
+            run = boot_once(side, setup, parts)
+            runs[side].append(run)
+            shown = ", ".join(f"{name} {value:.5g}" for name, value
+                              in run.values.items() if "." not in name)
+            bench.say(f"{setup.medium}: run {number + 1} of {bench.runs}, "
+                      f"{side}: {shown}")
+    return runs
+
+
+def best_baseline(runs, name, more_is_better):
+    """Pairs: our values, and of each run the better baseline's."""
+    choose = max if more_is_better else min
+    return ([run.values[name] for run in runs["managed"]],
+            [choose(run.values[name] for run in both) for both
+             in zip(*(runs[side] for side in sides.BASELINES))])
+
+
+# name of the value: (unit, more is better, goals by medium)
+ENTRIES = {
+    "uniform": ("accesses/s", True, {"disk": 1.0, "compressed": 0.9}),
+    "uniform.p99": ("us", False, {}),
+    "uniform.p999": ("us", False, {"disk": 4, "compressed": 4}),
+    "zipf": ("accesses/s", True, {"disk": 1.2, "compressed": 1.1}),
+    "zipf.p999": ("us", False, {}),
+    "sequential": ("accesses/s", True, {"disk": 3}),
+    "stride": ("accesses/s", True, {"disk": 3}),
+    "shift": ("s", False, {"disk": 2}),
+    "wake": ("s", False, {"disk": 3}),
+    "shrink": ("s", False, {"disk": 2}),
+}
+
+
+def measure(bench, medium, parts=tuple(PARTS)):
+    """All entries for one medium."""
+    why = hostswap.missing()
+    if why:
+        bench.say(f"{medium}: skipped: {why}")
+        return
+    runs = all_runs(bench, sides.Setup(bench.accel, medium), parts)
+    bench.keep(medium, runs)
+    for name, (unit, more_is_better, goals) in ENTRIES.items():
+        if name in runs["managed"][0].values:
+            yield report.compared(
+                f"{medium}.{name}", unit,
+                best_baseline(runs, name, more_is_better),
+                goals.get(medium), more_is_better)

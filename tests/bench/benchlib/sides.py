@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The same guest on managed memory, and on what one would use instead.
+
+    managed   a resident limit; tiers of the medium
+    memfd     memory-backend-memfd,share=on, as libvirt configures it
+    private   memory-backend-ram
+
+The latter two run in a memory cgroup. Its limit is the same number of bytes
+for the guest's memory, and on top of that what QEMU needs for itself, which
+is measured: managed memory's limit is for guest memory alone.
+
+Media, with the kernel's counterpart:
+
+    disk        a file tier, a swap file in the same folder
+    compressed  a pool in memory, zram; both as large as need be, both by lz4
+"""
+
+import contextlib
+import re
+from pathlib import Path
+
+from managed import environment
+from managed.manager import Manager
+from managed.sandbox import Sandbox
+from managed.vm import GuestVM
+
+from . import hostswap
+
+BOOT_TIMEOUT_S = 120
+WORK_TIMEOUT_S = 600
+MIB = 1 << 20
+SWAP_BYTES = 3 << 30
+# Of a cgroup that is made to give up as much as possible.
+SLACK_BYTES = 16 << 20
+BACKENDS = {
+    "memfd": "memory-backend-memfd,id=ram0,size={memory},share=on",
+    "private": "memory-backend-ram,id=ram0,size={memory}",
+}
+TIERS = {
+    "disk": ["file,path={disk}/tier"],
+    "compressed": ["compressed,size=90%", "file,path={disk}/tier"],
+}
+
+
+class Setup:
+    """What is the same on all sides.
+
+    memory, limit, field   of the guest, and what it works on, in MiB
+    noise                  percent of each page that does not compress
+    """
+
+    # pylint: disable=too-many-arguments
+    def __init__(self, accel, medium, memory=1024, limit=512, field=700,
+                 noise=33, cpus=2):
+        self.accel = accel
+        self.medium = medium
+        self.memory = memory
+        self.limit = limit
+        self.field = field
+        self.noise = noise
+        self.cpus = cpus
+
+    def vm_options(self):
+        """For GuestVM."""
+        return {"memory": f"{self.memory}M", "accel": self.accel,
+                "cpus": self.cpus, "disk": None}
+
+
+class Sample:
+    """What came of one access pattern."""
+
+    def __init__(self, messages):
+        done = next(m for m in messages if m.word == "done")
+        latency = next(m for m in messages if m.word == "latency")
+        self.rate = 1000 * done.number("pages") / max(done.number("ms"), 1)
+        self.latency_us = {key: latency.number(f"{key}-ns") / 1000
+                           for key in ("p50", "p90", "p99", "p999", "max")}
+        self.timeline = [int(count) for m in messages if m.word == "timeline"
+                         for count in m.fields["counts"].split(",")]
+        self.step_s = 0.1
+
+
+class Guest:
+    """A guest whose memory does not fit."""
+
+    def __init__(self, vm, setup):
+        self.vm = vm
+        self.setup = setup
+
+    def wait_ready(self):
+        """Until it has booted."""
+        self.vm.guest.wait("ready", BOOT_TIMEOUT_S)
+
+    def prepare(self):
+        """Write all that it will work on."""
+        self.command(f"prepare {self.setup.field} {self.setup.noise}")
+
+    def command(self, line):
+        """Have it do something."""
+        return self.vm.guest.command(line, WORK_TIMEOUT_S)
+
+    def access(self, pattern, seconds, part=100):
+        """Work by a pattern."""
+        return Sample(self.command(f"access {pattern} {seconds} {part}"))
+
+    def variants(self):
+        """Names of settings to try, of which the best one counts."""
+        return ("default",)
+
+    def use_variant(self, name):
+        """A context in which one of them is in force."""
+        del name
+        return contextlib.nullcontext()
+
+
+class ManagedGuest(Guest):
+    """On managed memory."""
+
+    def __init__(self, vm, setup, manager):
+        super().__init__(vm, setup)
+        self.manager = manager
+
+    def guest_bytes(self):
+        """Guest memory that is resident."""
+        return self.manager.vm(self.vm).resident
+
+    def shrink(self, size):
+        """Take size bytes from it."""
+        self.manager.command("managed-vm-evict", bytes=size,
+                             vm=self.manager.vm(self.vm).uuid)
+        self.manager.event("MANAGED_VM_OPERATION_COMPLETED", WORK_TIMEOUT_S)
+
+
+class SwappedGuest(Guest):
+    """On the kernel's swap."""
+
+    def __init__(self, vm, setup, cgroup):
+        super().__init__(vm, setup)
+        self.cgroup = cgroup
+
+    def wait_ready(self):
+        super().wait_ready()
+        self.limit()
+
+    def prepare(self):
+        super().prepare()
+        self.limit()
+
+    def limit(self):
+        """The same for the guest as managed memory has, and QEMU's own."""
+        own = self.cgroup.usage() - self.guest_bytes()
+        self.cgroup.set_limit(self.setup.limit * MIB + max(own, 0))
+
+    def guest_bytes(self):
+        """Guest memory that is resident."""
+        shared = self.vm.resident_bytes()
+        return shared or private_bytes(self.vm)
+
+    def shrink(self, size):
+        """Take size bytes from it."""
+        keep = max(self.guest_bytes() - size, 0)
+        own = self.cgroup.usage() - self.guest_bytes()
+        # What QEMU itself needs now would come back at once.
+        self.cgroup.set_limit(keep + own + SLACK_BYTES)
+        self.limit()
+
+    def variants(self):
+        return ("page-cluster 0", "page-cluster 3")
+
+    def use_variant(self, name):
+        return hostswap.page_cluster(int(name[-1]))
+
+
+def private_bytes(vm):
+    """Resident bytes of the mapping that is as large as the guest."""
+    text = Path(f"/proc/{vm.get_pid()}/smaps").read_text("ascii")
+    for part in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text):
+        size = re.search(r"^Size:\s+(\d+) kB", part, re.M)
+        if size and int(size[1]) * 1024 == vm.memory:
+            return int(re.search(r"^Rss:\s+(\d+) kB", part, re.M)[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def managed(setup):
+    """A guest on managed memory."""
+    with Sandbox("bench-managed") as box:
+        first, *others = [tier.format(disk=box.disk)
+                          for tier in TIERS[setup.medium]]
+        options = [word for tier in others for word in ("--tier", tier)]
+        manager = Manager(box, *options, tier=first)
+        manager.start()
+        vm = GuestVM(box, manager=manager, limit=f"{setup.limit}M",
+                     **setup.vm_options())
+        vm.launch()
+        guest = ManagedGuest(vm, setup, manager)
+        guest.wait_ready()
+        yield guest
+        vm.kill()
+
+
+@contextlib.contextmanager
+def _swap(setup, box):
+    if setup.medium == "compressed":
+        with hostswap.zram(SWAP_BYTES, "lz4"):
+            yield
+    else:
+        with hostswap.swap_file(box.disk, SWAP_BYTES):
+            yield
+
+
+@contextlib.contextmanager
+def _cgroup(name):
+    cgroup = hostswap.MemoryCgroup(name)
+    try:
+        yield cgroup
+    finally:
+        cgroup.remove()
+
+
+@contextlib.contextmanager
+def swapped(kind, setup):
+    """A guest on the kernel's swap; kind: of BACKENDS."""
+    backend = BACKENDS[kind].format(memory=f"{setup.memory}M")
+    with Sandbox(f"bench-{kind}") as box, _swap(setup, box), \
+            _cgroup(f"mm-bench-{kind}") as cgroup:
+        vm = GuestVM(box, backend=backend, prefix=cgroup.prefix(),
+                     **setup.vm_options())
+        vm.launch()
+        guest = SwappedGuest(vm, setup, cgroup)
+        try:
+            guest.wait_ready()
+            yield guest
+        finally:
+            vm.kill()
+
+
+def open_side(name, setup):
+    """A context with a guest: "managed", "memfd" or "private"."""
+    return managed(setup) if name == "managed" else swapped(name, setup)
+
+
+BASELINES = ("memfd", "private")
+ALL = ("managed", *BASELINES)
