@@ -103,7 +103,8 @@ static ManagedTierList *find_tier(ManagedTierList *list, const MmRecord *rec,
     for (; list; list = list->next) {
         if (list->value->has_path == is_file &&
             g_str_equal(list->value->name, rec->tiers[i].name) &&
-            (!is_file || g_str_equal(list->value->path, rec->tier_paths[i]))) {
+            (!is_file || !strncmp(list->value->path, rec->tier_paths[i],
+                                  MM_RECORD_PATH_LEN - 1))) {
             return list;
         }
     }

@@ -138,6 +138,9 @@ static bool say_hello(MmVM *vm, Error **errp)
     ok = mm_link_hello(vm->link, log, info_answered, vm, errp);
     if (log >= 0) {
         close(log);
+        if (!ok) {
+            mm_pager_log_close(vm->log);
+        }
     }
     return ok;
 }

@@ -51,7 +51,8 @@
  *  M2 Only the owner of FILLING or MAPPING makes a page mapped, so a page in
  *     any other state that was unmapped stays unmapped.
  *  M3 A place is in use exactly while an entry in SWAPPED, FILLING or DROPPING
- *     names it, or while a writeback or a read of it is in flight.
+ *     names it, or while a writeback, a move to it or a fault's read of it is
+ *     in flight.
  *  M4 A pager that dies at any instruction leaves a map from which the content
  *     of every page is known: see mm_map_reconcile().
  */

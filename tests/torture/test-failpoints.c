@@ -24,7 +24,7 @@
 #define DELAY_MS 5
 
 static const RigConfig failpoint_config = {
-    .pager = { .overcommit = true, .compressed_size = 1 * MiB },
+    .pager = { .overcommit = true, .compressed_size = 384 * KiB },
     .stamped_mib = { 12, 2 },
     .words_mib = 1,
     .limit_percent = 20,

@@ -104,7 +104,7 @@ static void test_without_uring(void)
 static void test_compressed(void)
 {
     const RigConfig config = {
-        .pager = { .compressed_size = 3 * MiB },
+        .pager = { .compressed_size = 1 * MiB },
         .stamped_mib = { 16, 3 },
         .limit_percent = 25,
     };

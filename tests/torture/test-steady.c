@@ -69,7 +69,7 @@ static void run_load(Rig *rig, unsigned seconds, bool change_limits)
 }
 
 /* Has room for some of what compresses. */
-#define SMALL_POOL (4 * MiB)
+#define SMALL_POOL (1 * MiB)
 
 static void print_stats(Rig *rig)
 {

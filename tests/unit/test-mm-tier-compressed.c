@@ -284,6 +284,60 @@ static void test_sparsest_leaves(const void *opaque)
     rig_free(rig);
 }
 
+/* Freed before anything is stored: still, no segment is there twice. */
+static void test_freed_before_first_store(const void *opaque)
+{
+    RigQueue kind = GPOINTER_TO_INT(opaque);
+    TierRig *rig = rig_new(NULL, kind, 8 * MIB, true), *next;
+    g_autoptr(GArray) places = fill_up(rig);
+    g_autoptr(GArray) again = NULL;
+    unsigned i;
+
+    next = rig_reopen_sized(rig, kind, 8 * MIB);
+    for (i = 0; i < places->len; i++) {
+        g_assert_true(next->tier->ops->claim(next->tier,
+                                             g_array_index(places, uint64_t,
+                                                           i)));
+    }
+    for (i = 0; i < places->len; i++) {
+        free_place(next, g_array_index(places, uint64_t, i));
+    }
+    again = fill_up(next);
+    g_assert_cmpuint(again->len, ==, places->len);
+    g_assert_cmpuint(rig_size(next), <=, 8 * MIB);
+    rig_free(next);
+    rig_free(rig);
+}
+
+/* To move content within a full pool there is room that others cannot have. */
+static void test_room_to_move(const void *opaque)
+{
+    TierRig *rig = rig_new(NULL, GPOINTER_TO_INT(opaque), 8 * MIB, true);
+    g_autoptr(GArray) places = fill_up(rig);
+    MmTierIO io = {
+        .store = true, .moving = true, .nr_pages = 1, .buf = rig->arena,
+    };
+
+    g_assert_cmpint(rig->queue->ops->alloc(rig->queue, &io), ==, 0);
+    g_assert_cmpuint(places->len, >, 0);
+    rig_free(rig);
+}
+
+/* One segment with gaps is not worth a sweep over all memory. */
+static void test_little_is_left_alone(const void *opaque)
+{
+    TierRig *rig = rig_new(NULL, GPOINTER_TO_INT(opaque), 8 * MIB, true);
+    g_autoptr(GArray) places = fill_up(rig);
+    unsigned i;
+
+    for (i = 0; i < places->len / 64; i += 2) {
+        free_place(rig, g_array_index(places, uint64_t, i));
+    }
+    g_assert_cmpint(age(rig, true), ==, MM_AGEING_NONE);
+    g_assert_false(leaving(rig, places, 1));
+    rig_free(rig);
+}
+
 /* Whatever lies there, nothing beyond a page is written. */
 static void test_damage(const void *opaque)
 {
@@ -322,6 +376,9 @@ int main(int argc, char **argv)
         { "leftovers", test_leftovers },
         { "oldest-leaves", test_oldest_leaves },
         { "sparsest-leaves", test_sparsest_leaves },
+        { "freed-before-first-store", test_freed_before_first_store },
+        { "room-to-move", test_room_to_move },
+        { "little-is-left-alone", test_little_is_left_alone },
         { "damage", test_damage },
     };
     int i;

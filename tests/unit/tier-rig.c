@@ -134,7 +134,7 @@ TierRig *rig_new(const char *dir, RigQueue kind, uint64_t size,
     return rig_on(rig, kind, size, overcommit, true);
 }
 
-TierRig *rig_reopen(const TierRig *former, RigQueue kind)
+TierRig *rig_reopen_sized(const TierRig *former, RigQueue kind, uint64_t size)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", former->fd);
     TierRig *rig = g_new0(TierRig, 1);
@@ -143,7 +143,12 @@ TierRig *rig_reopen(const TierRig *former, RigQueue kind)
     rig->fd = open(path, O_CLOEXEC | (fcntl(former->fd, F_GETFL) &
                                       (O_ACCMODE | O_DIRECT)));
     g_assert_cmpint(rig->fd, >=, 0);
-    return rig_on(rig, kind, 0, true, false);
+    return rig_on(rig, kind, size, true, false);
+}
+
+TierRig *rig_reopen(const TierRig *former, RigQueue kind)
+{
+    return rig_reopen_sized(former, kind, 0);
 }
 
 void rig_free(TierRig *rig)

@@ -75,6 +75,9 @@ TierRig *rig_new(const char *dir, RigQueue kind, uint64_t size,
 /** rig_reopen: the tier as the next pager takes it up. */
 TierRig *rig_reopen(const TierRig *former, RigQueue kind);
 
+/** rig_reopen_sized: the same, limited to @size bytes. */
+TierRig *rig_reopen_sized(const TierRig *former, RigQueue kind, uint64_t size);
+
 /** rig_free: close the file; nothing may be in flight. */
 void rig_free(TierRig *rig);
 

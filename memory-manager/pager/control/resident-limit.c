@@ -16,6 +16,7 @@
  * Control thread, or before there is one.
  */
 #include "qemu/osdep.h"
+#include <poll.h>
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
@@ -26,6 +27,9 @@
 
 /* Places of pages that are on their way in or out, on top of the others. */
 #define IN_FLIGHT_BYTES (4 * MiB)
+/* How long to wait for a tier of a former pager, and between two looks. */
+#define PROVEN_WAIT_MS 1000
+#define PROVEN_LOOK_MS 2
 
 static bool names_limit(const MmRegion *region)
 {
@@ -81,6 +85,18 @@ uint64_t mm_control_limit(const MmVM *vm)
     return vm->state->limit_set ? operators_limit(vm) : sum_of_limits(vm);
 }
 
+/* Right after a takeover it takes a moment until a tier can be written to. */
+static void wait_until_proven(const MmTier *tier)
+{
+    int waited_ms;
+
+    for (waited_ms = 0; waited_ms < PROVEN_WAIT_MS &&
+                        !qatomic_load_acquire(&tier->proven);
+         waited_ms += PROVEN_LOOK_MS) {
+        poll(NULL, 0, PROVEN_LOOK_MS);
+    }
+}
+
 /*
  * Space for all that the limit may push out, in the last tier: what is pushed
  * out may end up there, whatever the others take.
@@ -97,6 +113,7 @@ static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
     /* reclaim goes on down to the low watermark */
     mm_limit_set(&l, limit / MM_PAGE_SIZE);
     last = vm->tiers[vm->nr_tiers - 1];
+    wait_until_proven(last);
     return last->ops->reserve(last, size - l.low * MM_PAGE_SIZE +
                                     IN_FLIGHT_BYTES, errp);
 }

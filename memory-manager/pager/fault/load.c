@@ -86,7 +86,8 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
         first = mm_map_get(&region->map, page);
         tier = mm_vm_tier(f->vm, mm_entry_tier(first));
         if (!tier || !qatomic_load_acquire(&tier->proven) ||
-            !adjoining(region, page, first, 0)) {
+            mm_entry_state(first) != MM_PAGE_SWAPPED ||
+            !mm_region_reconciled(region, page)) {
             return 0;
         }
         nr = take_run(region, page, first,

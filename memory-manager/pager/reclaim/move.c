@@ -17,7 +17,7 @@
  *
  * At any moment the entry names a place that holds the content, so that nothing
  * has to be undone if the pager dies.  Only this thread allocates places, thus
- * an entry that is what it was has always been so.
+ * an entry that is what it was names content that has not been replaced.
  */
 #include "qemu/osdep.h"
 #include "../region.h"
@@ -28,6 +28,8 @@
 #define LOOK_PAGES 16384
 /* After a sweep that has moved nothing: it would find the same again. */
 #define REST_NS 1000000000ULL
+/* Between two looks at whether there is anything to do. */
+#define LOOK_NS 20000000ULL
 
 static uint64_t clock_ns(void)
 {
@@ -46,8 +48,10 @@ static bool begin_sweep(MmReclaim *r)
     for (t = 0; t < r->vm->nr_tiers; t++) {
         MmTier *tier = r->vm->tiers[t];
         bool is_last = t + 1 == r->vm->nr_tiers;
-        MmAgeing ageing = tier->ops->age && mm_tier_ready(r, t)
-                          ? tier->ops->age(tier, is_last) : MM_AGEING_NONE;
+        bool may = tier->ops->age && mm_tier_ready(r, t) &&
+                   (is_last || !r->health[t + 1].failing);
+        MmAgeing ageing = may ? tier->ops->age(tier, is_last)
+                              : MM_AGEING_NONE;
 
         if (ageing != MM_AGEING_NONE) {
             *move = (MmMove) {
@@ -58,6 +62,7 @@ static bool begin_sweep(MmReclaim *r)
             return true;
         }
     }
+    move->rest_until_ns = clock_ns() + LOOK_NS;
     return false;
 }
 
@@ -138,7 +143,9 @@ static bool move_pieces(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr)
     bool any = !nr;
     unsigned i;
 
+    r->moving = true;
     mm_store(r, map, p, nr, r->move.to);
+    r->moving = false;
     mm_failpoint(MM_FP_MOVING);
     for (i = 0; i < nr; i++) {
         if (p[i].stored) {

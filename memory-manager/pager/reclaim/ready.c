@@ -12,7 +12,8 @@
  *   settled   no write of the former pager is under way any more.
  *
  * That takes as long as the medium does.  Until then the tier is left out, and
- * vCPUs wait only for what is in it.
+ * vCPUs wait only for what is in it.  (Without io_uring a thread of the queue
+ * waits for the medium, and the next takeover for that.)
  */
 #include "qemu/osdep.h"
 #include <poll.h>

@@ -77,6 +77,7 @@ struct MmReclaim {
     uint64_t hand_page;
 
     MmMove move;
+    bool moving;                /* what is stored comes from a tier */
 
     /* zapped pages, oldest first */
     MmCandidate fifo[MM_FIFO_PAGES];

@@ -72,6 +72,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
 
     *evicted = 0;
     r->held = 0;
+    r->refused = false;
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
            !qatomic_read(&r->vm->reclaim_rests)) {
         if (r->fifo_nr < target && ret > 0) {
@@ -131,18 +132,20 @@ static void tell_stuck(MmReclaim *r)
 
 void mm_reclaim_set_stuck(MmReclaim *r, bool stuck)
 {
-    MmVM *vm = r->vm;
+    bool was = qatomic_xchg(&r->vm->limit.stuck, stuck);
 
-    if (qatomic_read(&vm->limit.stuck) == stuck) {
-        return;
+    if (stuck) {
+        r->unstuck_ns = 0;
+        if (!r->told_stuck) {
+            r->told_stuck = true;
+            tell_stuck(r);
+        }
+    } else if (was) {
+        r->unstuck_ns = clock_ns();
     }
-    qatomic_set(&vm->limit.stuck, stuck);
-    r->unstuck_ns = stuck ? 0 : clock_ns();
-    if (stuck && !r->told_stuck) {
-        r->told_stuck = true;
-        tell_stuck(r);
+    if (was != stuck) {
+        mm_fault_retry(r->vm);
     }
-    mm_fault_retry(vm);
 }
 
 /* One page that could go now and then is no end of it. */
@@ -241,8 +244,7 @@ static void *reclaim_thread(void *opaque)
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
         account(r, sum, all);
         tell_unstuck(r);
-        mm_move_step(r);
-        if (!sum) {
+        if (!mm_move_step(r) && !sum) {
             /* not to be woken by the faults that wait: they change nothing */
             poll(NULL, 0, all ? STUCK_REST_MS : SCAN_REST_MS);
         }

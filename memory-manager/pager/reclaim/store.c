@@ -15,7 +15,9 @@
 #include "reclaim-internal.h"
 
 /* A store that takes longer is taken for a tier that hangs. */
-#define STORE_HANGS_MS 1000
+#define STORE_HANGS_NS 1000000000ULL
+/* How often to look at it. */
+#define LOOK_MS 100
 /* How long a tier that has failed is passed over. */
 #define REST_NS 1000000000ULL
 
@@ -56,7 +58,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
                 "tier '%s' cannot be written: %s; pages %s",
                 r->vm->tiers[t]->name,
                 err == ETIMEDOUT ? "it does not answer" : strerror(err),
-                is_last(r, t) ? "stay in memory" : "go to the next tier");
+                is_last(r, t) ? "stay where they are" : "go to the next tier");
 }
 
 static void worked(MmReclaim *r, unsigned t)
@@ -77,23 +79,32 @@ void mm_reclaim_io_done(MmTierIO *io)
     *(bool *)io->opaque = true;
 }
 
+static void transfer_hangs(MmReclaim *r, unsigned t)
+{
+    failed(r, t, ETIMEDOUT);
+    qatomic_set(&r->vm->limit.held, false);
+    mm_reclaim_set_stuck(r, true);
+}
+
 int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
 {
     struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
+    uint64_t since_ns;
     bool done = false;
 
     io->opaque = &done;
     queue->ops->submit(queue, io);
     queue->ops->reap(queue, mm_reclaim_io_done);
+    since_ns = done ? 0 : clock_ns();
     while (!done) {
-        if (poll(&pfd, 1, STORE_HANGS_MS) == 0) {
-            failed(r, queue->tier->number, ETIMEDOUT);
-            qatomic_set(&r->vm->limit.held, false);
-            qatomic_set(&r->vm->limit.stuck, true);
-            mm_fault_retry(r->vm);
+        if (poll(&pfd, 1, LOOK_MS) == 0 &&
+            clock_ns() - since_ns > STORE_HANGS_NS) {
+            transfer_hangs(r, queue->tier->number);
         }
         mm_unwake(r->io_fd);
         queue->ops->reap(queue, mm_reclaim_io_done);
+        /* another tier may have answered: it is not to wait for this one */
+        mm_tiers_ready(r);
     }
     return io->ret;
 }
@@ -131,12 +142,25 @@ static void collect_run(MmReclaim *r, Run *run, MmPiece *p, unsigned nr,
     }
 }
 
+/* Of a page that is only moved it is what it was, and others look at it. */
+static void set_checksum(MmPageMap *map, const MmPiece *piece)
+{
+    uint32_t sum = mm_page_checksum(map, piece->page, piece->base, piece->buf);
+
+    if (map->checksums[piece->page] != sum) {
+        map->checksums[piece->page] = sum;
+    }
+}
+
 /* Store the first pages of a run; returns how many, or -errno. */
 static int store_run(MmReclaim *r, MmTierQueue *queue, MmPageMap *map,
                      Run *run)
 {
     MmTier *tier = queue->tier;
-    MmTierIO io = { .store = true, .buf = run->buf, .nr_pages = run->nr };
+    MmTierIO io = {
+        .store = true, .moving = r->moving,
+        .buf = run->buf, .nr_pages = run->nr,
+    };
     int ret = queue->ops->alloc(queue, &io);
     unsigned i;
 
@@ -154,8 +178,7 @@ static int store_run(MmReclaim *r, MmTierQueue *queue, MmPageMap *map,
 
         piece->stored = mm_entry_at(piece->base, MM_TIER_FIRST + tier->number,
                                     io.place + i);
-        map->checksums[piece->page] =
-            mm_page_checksum(map, piece->page, piece->base, piece->buf);
+        set_checksum(map, piece);
     }
     MM_STAT_ADD(r->vm, pages_written, io.nr_pages);
     return io.nr_pages;
@@ -185,7 +208,9 @@ static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
                 next = run.piece[ret] - p;
             }
         } else if (ret != -E2BIG) {
-            if (ret != -ENOSPC || is_last(r, t) || !ops->spills) {
+            /* what is moved only stays where it is */
+            if (ret != -ENOSPC ||
+                (!r->moving && (is_last(r, t) || !ops->spills))) {
                 failed(r, t, -ret);
             }
             return;

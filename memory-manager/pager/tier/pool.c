@@ -36,6 +36,8 @@
 #define FULL_EIGHTHS 6
 /* With so much in it, a segment is left alone when it is only about space. */
 #define DENSE_EIGHTHS 6
+/* Of what is wanted, less than this part is not worth a sweep. */
+#define WORTH_PART 2
 
 typedef enum SegmentState {
     SEGMENT_FREE,               /* occupies nothing */
@@ -147,6 +149,8 @@ static void sweep(MmPool *pool)
         pool->fresh = MAX(pool->fresh, n + 1);
         at = unit_offset(pool, (n + 1ULL) * SEGMENT_UNITS);
     }
+    /* with those that have been freed meanwhile: they are found here, too */
+    g_array_set_size(pool->holes, 0);
     for (n = 0; n < pool->fresh; n++) {
         if (pool->segments[n].state == SEGMENT_FREE) {
             g_array_append_val(pool->holes, n);
@@ -164,11 +168,21 @@ static bool pop(GArray *array, uint32_t *n)
     return true;
 }
 
-/* A segment to append to, or NO_SEGMENT. */
-static uint32_t take_segment(MmPool *pool)
+/* Segments that new content cannot have: to move some needs room as well. */
+static uint32_t kept_back(const MmPool *pool)
 {
+    return pool->most > SPARE_SEGMENTS ? MAX(pool->most / 64, 1) : 0;
+}
+
+/* A segment to append to, or NO_SEGMENT. */
+static uint32_t take_segment(MmPool *pool, bool moving)
+{
+    uint32_t most = pool->most - (moving ? 0 : kept_back(pool));
     uint32_t n;
 
+    if (pool->in_use - pool->empty->len >= most) {
+        return NO_SEGMENT;
+    }
     if (pop(pool->empty, &n)) {
         return n;
     }
@@ -200,7 +214,7 @@ static void close_head(MmPool *pool)
 }
 
 /* Room for @nr_units in the head segment, a new one if need be. */
-static bool make_room(MmPool *pool, unsigned nr_units)
+static bool make_room(MmPool *pool, unsigned nr_units, bool moving)
 {
     if (!pool->swept) {
         sweep(pool);
@@ -210,7 +224,7 @@ static bool make_room(MmPool *pool, unsigned nr_units)
         return true;
     }
     close_head(pool);
-    pool->head = take_segment(pool);
+    pool->head = take_segment(pool, moving);
     if (pool->head == NO_SEGMENT) {
         return false;
     }
@@ -220,12 +234,12 @@ static bool make_room(MmPool *pool, unsigned nr_units)
     return true;
 }
 
-bool mm_pool_alloc(MmPool *pool, size_t size, uint64_t *place)
+bool mm_pool_alloc(MmPool *pool, size_t size, bool moving, uint64_t *place)
 {
     unsigned nr_units = DIV_ROUND_UP(size, UNIT);
 
     g_mutex_lock(&pool->lock);
-    if (!make_room(pool, nr_units)) {
+    if (!make_room(pool, nr_units, moving)) {
         g_mutex_unlock(&pool->lock);
         return false;
     }
@@ -245,7 +259,8 @@ static void punch_excess(MmPool *pool)
     uint32_t n;
     int ret;
 
-    if (pool->empty->len <= SPARE_SEGMENTS || !pop(pool->empty, &n)) {
+    if ((pool->empty->len <= SPARE_SEGMENTS && pool->in_use <= pool->most) ||
+        !pop(pool->empty, &n)) {
         return;
     }
     set_state(pool, n, SEGMENT_PUNCHING);
@@ -326,7 +341,7 @@ bool mm_pool_claim(MmPool *pool, uint64_t place, size_t max_size)
     return ok;
 }
 
-/* A segment that could be left, and what that would be worth. */
+/* A segment that could be left. */
 typedef struct Choice {
     uint32_t n;
     uint32_t rank;              /* the lowest are chosen */
@@ -362,44 +377,83 @@ static GArray *list_choices(MmPool *pool, MmAgeing ageing)
     return list;
 }
 
-/* Choose until @gain units will be free, whole segments counted. */
-static void choose(MmPool *pool, MmAgeing ageing, uint64_t gain)
+/*
+ * How many of the list free @gain units, if as much as is worth a sweep; what
+ * moves within the pool must fit into @room units until they are free.
+ */
+static unsigned how_many(const GArray *list, MmAgeing ageing, uint64_t gain,
+                         uint64_t room)
 {
-    g_autoptr(GArray) list = list_choices(pool, ageing);
-    uint64_t gained = 0;
+    uint64_t gained = 0, moved = 0;
+    bool limited = false;
     unsigned i;
 
-    g_array_sort(list, by_rank);
     for (i = 0; i < list->len && gained < gain; i++) {
-        const Choice *choice = &g_array_index(list, Choice, i);
+        uint32_t units = g_array_index(list, Choice, i).units;
 
-        set_state(pool, choice->n, SEGMENT_LEAVING);
-        pool->leaving++;
-        gained += SEGMENT_UNITS -
-                  (ageing == MM_AGEING_WITHIN ? choice->units : 0);
+        if (ageing == MM_AGEING_WITHIN) {
+            moved += units;
+            limited = moved > room;
+            if (limited) {
+                break;
+            }
+            units = SEGMENT_UNITS - units;
+        } else {
+            units = SEGMENT_UNITS;
+        }
+        gained += units;
     }
+    /* little by little, if that is all that can be done */
+    return limited || gained >= gain / WORTH_PART ? i : 0;
+}
+
+static bool mark_leaving(MmPool *pool, const GArray *list, unsigned nr)
+{
+    bool any = false;
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        uint32_t n = g_array_index(list, Choice, i).n;
+
+        if (pool->segments[n].state == SEGMENT_USED) {
+            set_state(pool, n, SEGMENT_LEAVING);
+            pool->leaving++;
+            any = true;
+        }
+    }
+    return any;
 }
 
 MmAgeing mm_pool_age(MmPool *pool, bool is_last)
 {
-    MmAgeing ageing = MM_AGEING_NONE;
+    g_autoptr(GArray) list = NULL;
+    MmAgeing ageing;
+    uint64_t most, full, gain, room;
+    bool any;
 
     g_mutex_lock(&pool->lock);
-    if (pool->swept && (pool->in_use - pool->empty->len) * 8ULL >
-                       pool->most * (uint64_t)AGEING_EIGHTHS) {
-        uint64_t most = (uint64_t)pool->most * SEGMENT_UNITS;
-
-        ageing = pool->units * 8 > most * FULL_EIGHTHS && !is_last
-                 ? MM_AGEING_DOWN : MM_AGEING_WITHIN;
-        if (!pool->leaving) {
-            choose(pool, ageing, most * GAIN_EIGHTHS / 8);
-        }
-        if (!pool->leaving) {
-            ageing = MM_AGEING_NONE;
-        }
+    most = (uint64_t)pool->most * SEGMENT_UNITS;
+    full = (uint64_t)(pool->in_use - pool->empty->len) * SEGMENT_UNITS;
+    if (!pool->swept || full * 8 <= most * AGEING_EIGHTHS) {
+        g_mutex_unlock(&pool->lock);
+        return MM_AGEING_NONE;
     }
+    /* without any room, nothing can be moved within, either */
+    ageing = !is_last && (pool->units * 8 > most * FULL_EIGHTHS ||
+                          full >= most)
+             ? MM_AGEING_DOWN : MM_AGEING_WITHIN;
+    gain = MAX(most * GAIN_EIGHTHS / 8, full - most * AGEING_EIGHTHS / 8);
+    room = most > full ? most - full : 0;
+    list = list_choices(pool, ageing);
     g_mutex_unlock(&pool->lock);
-    return ageing;
+
+    /* segments may empty meanwhile, nothing else */
+    g_array_sort(list, by_rank);
+
+    g_mutex_lock(&pool->lock);
+    any = mark_leaving(pool, list, how_many(list, ageing, gain, room));
+    g_mutex_unlock(&pool->lock);
+    return any ? ageing : MM_AGEING_NONE;
 }
 
 bool mm_pool_leaving(MmPool *pool, uint64_t place)

@@ -30,8 +30,14 @@ MmPool *mm_pool_new(int fd, off_t offset, uint32_t nr_segments, uint32_t most,
 /** mm_pool_set_most: how many segments may occupy memory. */
 void mm_pool_set_most(MmPool *pool, uint64_t most);
 
-/** mm_pool_alloc: room for @size bytes; reclaim thread. False if it is full. */
-bool mm_pool_alloc(MmPool *pool, size_t size, uint64_t *place);
+/**
+ * mm_pool_alloc: room for @size bytes; reclaim thread
+ *
+ * @moving: it is for content of the pool itself, which makes room in turn
+ *
+ * Returns false if it is full.
+ */
+bool mm_pool_alloc(MmPool *pool, size_t size, bool moving, uint64_t *place);
 
 /** mm_pool_free: what was at @place is not needed any more. */
 void mm_pool_free(MmPool *pool, uint64_t place);

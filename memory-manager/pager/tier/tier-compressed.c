@@ -63,7 +63,7 @@ static int compressed_alloc(MmTierQueue *queue, MmTierIO *io)
     }
     memcpy(q->packed, &len, sizeof(len));
     if (!mm_pool_alloc(to_compressed(queue->tier)->pool, len + sizeof(len),
-                       &q->place)) {
+                       io->moving, &q->place)) {
         return -ENOSPC;
     }
     io->place = q->place;

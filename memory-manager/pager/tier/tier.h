@@ -46,6 +46,7 @@ typedef struct MmTierIO MmTierIO;
 struct MmTierIO {
     /* set by the caller before submitting; of a store, alloc() sets two */
     bool store;
+    bool moving;                /* of a store: from another place, not memory */
     unsigned nr_pages;          /* 1..max_pages of the tier */
     uint64_t place;             /* of the first page */
     uint8_t *buf;               /* nr_pages pages in the queue's arena */
@@ -135,7 +136,8 @@ typedef struct MmTierOps {
      *
      * @is_last: there is no next tier
      *
-     * Reclaim thread.  NULL for a tier whose content stays.
+     * Chooses more each time that it is asked.  Reclaim thread.  NULL for a
+     * tier whose content stays.
      */
     MmAgeing (*age)(MmTier *tier, bool is_last);
 
