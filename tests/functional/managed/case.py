@@ -13,7 +13,8 @@ import time
 import unittest
 from pathlib import Path
 
-from . import environment
+from . import autopsy, environment
+from .guest import GuestError
 from .manager import Manager
 from .sandbox import Sandbox
 from .vm import GuestVM
@@ -58,7 +59,11 @@ class GuestTest(unittest.TestCase):
         """Boot a guest on managed memory and wait for its agent."""
         vm = self.make_vm(**options)
         vm.launch()
-        vm.guest.wait("ready", BOOT_TIMEOUT_S)
+        try:
+            vm.guest.wait("ready", BOOT_TIMEOUT_S)
+        except GuestError:
+            autopsy.report(vm, self.manager)
+            raise
         return vm
 
     def fill(self, vm, mib=None):
