@@ -8,6 +8,7 @@ host is swapped; but a swap device is the host's, and page-cluster is, too.
 import contextlib
 import errno
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -17,7 +18,8 @@ ZRAM_CONTROL = Path("/sys/class/zram-control")
 V1 = Path("/sys/fs/cgroup/memory")
 V2 = Path("/sys/fs/cgroup")
 REMOVE_TIMEOUT_S = 20
-LIMIT_TRIES = 200
+RECLAIM_TIMEOUT_S = 60
+RECLAIM_STEP = 8 << 20
 
 
 class HostError(Exception):
@@ -67,24 +69,36 @@ class MemoryCgroup:
     def set_limit(self, size):
         """In bytes; reclaims what is over it before it returns.
 
-        Version 1 gives up when a few turns have not sufficed.
+        Version 1 gives up when a few turns have not sufficed, so it goes down
+        in steps, and is asked again.
         """
         name = ("memory.limit_in_bytes" if self.version_used == 1
                 else "memory.max")
-        for _ in range(LIMIT_TRIES):
+        deadline = time.monotonic() + RECLAIM_TIMEOUT_S
+        step = size
+        while True:
             try:
-                self._write(name, size)
-                return
+                self._write(name, step)
+                if step == size:
+                    return
             except OSError as err:
                 if err.errno != errno.EBUSY:
                     raise
-        raise HostError(f"the kernel cannot reclaim down to {size} bytes")
+                if time.monotonic() > deadline:
+                    raise HostError("the kernel cannot reclaim down to "
+                                    f"{size} bytes") from err
+            step = max(size, self.usage() - RECLAIM_STEP)
 
     def usage(self):
         """Bytes that are charged."""
         name = ("memory.usage_in_bytes" if self.version_used == 1
                 else "memory.current")
         return int((self.folder / name).read_text("ascii"))
+
+    def shmem(self):
+        """Bytes of shared memory that are charged, and so resident."""
+        text = (self.folder / "memory.stat").read_text("ascii")
+        return int(re.search(r"^shmem (\d+)$", text, re.M)[1])
 
     def remove(self):
         """Once its processes have ended."""

@@ -153,15 +153,17 @@ class SwappedGuest(Guest):
 
     def guest_bytes(self):
         """Guest memory that is resident."""
-        shared = self.vm.resident_bytes()
-        return shared or private_bytes(self.vm)
+        # Of a memfd, what is swapped out counts among its blocks, too.
+        if self.vm.resident_bytes():
+            return self.cgroup.shmem()
+        return private_bytes(self.vm)
 
     def shrink(self, size):
         """Take size bytes from it."""
         keep = max(self.guest_bytes() - size, 0)
         own = self.cgroup.usage() - self.guest_bytes()
         # What QEMU itself needs now would come back at once.
-        self.cgroup.set_limit(keep + own + SLACK_BYTES)
+        self.cgroup.set_limit(keep + max(own, 0) + SLACK_BYTES)
         self.limit()
 
     def variants(self):
