@@ -11,7 +11,7 @@
  *          8-11  age        0 = cold; passes of the clock hand that it survives
  *         12-21  version    counts evictions, part of the checksum
  *         22-63  place      the tier's word for where it is, or the low half of
- *                           a fill value
+ *                           a fill value; of WRITEBACK, the batch's ticket
  *
  * tier and place name the content's place outside memory, and are kept while a
  * page is on its way (FILLING, DROPPING), so that a new pager can tell where

@@ -400,7 +400,9 @@ static void step_reclaim(Session *s, FuzzInput *in)
         zap(s, (MmMsgZap *)message.payload);
     }
     if (fuzz_u8(in) % 2) {
-        mm_writeback(r);
+        do {
+            mm_writeback(r);
+        } while (mm_writeback_busy(r));
     }
 }
 

@@ -364,7 +364,9 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
                                   uint64_t entry)
 {
     MmPageState state = mm_entry_state(entry);
-    uint64_t mapping = mm_entry_with_state(entry, MM_PAGE_MAPPING);
+    /* without the ticket of a batch that it may be in */
+    uint64_t mapping = mm_entry_at(mm_entry_with_state(entry, MM_PAGE_MAPPING),
+                                   MM_TIER_NONE, 0);
     unsigned age = mm_entry_age(entry);
     uint64_t addr = page_addr(region, page);
     MmUffdResult res;

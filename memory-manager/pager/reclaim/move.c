@@ -16,8 +16,11 @@
  *            b is free, else a.
  *
  * At any moment the entry names a place that holds the content, so that nothing
- * has to be undone if the pager dies.  Only this thread allocates places, thus
- * an entry that is what it was names content that has not been replaced.
+ * has to be undone if the pager dies.  Only this thread allocates places, and
+ * what it evicts anew it strikes from the batch: thus an entry that is what it
+ * was names content that has not been replaced.
+ *
+ * Nothing here waits: eviction goes on while a slow tier takes a batch.
  */
 #include "qemu/osdep.h"
 #include "../region.h"
@@ -54,11 +57,12 @@ static bool begin_sweep(MmReclaim *r)
                               : MM_AGEING_NONE;
 
         if (ageing != MM_AGEING_NONE) {
-            *move = (MmMove) {
-                .sweeping = true,
-                .from = t,
-                .to = ageing == MM_AGEING_WITHIN ? t : t + 1,
-            };
+            move->sweeping = true;
+            move->from = t;
+            move->to = ageing == MM_AGEING_WITHIN ? t : t + 1;
+            move->region = 0;
+            move->page = 0;
+            move->moved = 0;
             return true;
         }
     }
@@ -82,53 +86,67 @@ static bool is_leaving(const MmReclaim *r, uint64_t entry)
 }
 
 /* Pages from the sweep's hand on; their content is not there yet. */
-static unsigned collect(MmReclaim *r, MmRegion *region, MmPiece *p)
+static void collect(MmReclaim *r, MmBatch *b)
 {
     MmMove *move = &r->move;
-    uint64_t end = MIN(move->page + LOOK_PAGES, region->nr_pages);
-    unsigned nr = 0;
+    uint64_t end = MIN(move->page + LOOK_PAGES, b->region->nr_pages);
 
-    for (; move->page < end && nr < MM_TIER_IO_PAGES; move->page++) {
-        uint64_t entry = mm_map_get(&region->map, move->page);
+    b->nr = 0;
+    for (; move->page < end && b->nr < MM_TIER_IO_PAGES; move->page++) {
+        uint64_t entry = mm_map_get(&b->region->map, move->page);
 
         if (is_leaving(r, entry)) {
-            p[nr++] = (MmPiece) {
+            b->p[b->nr] = (MmPiece) {
                 .page = move->page, .entry = entry, .base = entry,
+                .buf = b->buf + b->nr * MM_PAGE_SIZE,
             };
+            b->nr++;
         }
     }
-    return nr;
 }
 
-static bool load_piece(MmReclaim *r, MmPageMap *map, MmPiece *p, uint8_t *buf)
+static void loaded(MmReclaim *r, MmTransfer *t)
 {
-    MmTierIO io = {
-        .nr_pages = 1, .place = mm_entry_place(p->entry), .buf = buf,
-    };
+    r->move.loading--;
+}
 
-    p->buf = buf;
-    return mm_transfer(r, r->queues[r->move.from], &io) == 0 &&
-           mm_page_checksum(map, p->page, p->entry, buf) ==
-           map->checksums[p->page];
+static void load_pieces(MmReclaim *r, MmBatch *b)
+{
+    MmMove *move = &r->move;
+    unsigned i;
+
+    move->stage = MM_MOVE_LOADING;
+    move->loading = b->nr;
+    for (i = 0; i < b->nr; i++) {
+        move->loads[i].io = (MmTierIO) {
+            .nr_pages = 1, .place = mm_entry_place(b->p[i].entry),
+            .buf = b->p[i].buf,
+        };
+        mm_reclaim_transfer(r, r->queues[move->from], &move->loads[i], loaded);
+    }
 }
 
 /* What cannot be read stays where it is: whoever needs it will say so. */
-static unsigned load_pieces(MmReclaim *r, MmPageMap *map, MmPiece *p,
-                            unsigned nr)
+static void check_pieces(MmReclaim *r, MmBatch *b)
 {
-    unsigned i, loaded = 0;
+    MmPageMap *map = &b->region->map;
+    unsigned i, right = 0;
 
-    for (i = 0; i < nr; i++) {
-        if (load_piece(r, map, &p[i], r->arena + loaded * MM_PAGE_SIZE)) {
-            p[loaded++] = p[i];
+    for (i = 0; i < b->nr; i++) {
+        MmPiece *p = &b->p[i];
+
+        if (r->move.loads[i].io.ret == 0 &&
+            mm_page_checksum(map, p->page, p->entry, p->buf) ==
+            map->checksums[p->page]) {
+            b->p[right++] = *p;
         }
     }
-    return loaded;
+    b->nr = right;
 }
 
 static void publish(MmReclaim *r, MmPageMap *map, const MmPiece *p)
 {
-    bool ours = mm_map_cas(map, p->page, p->entry, p->stored);
+    bool ours = p->entry && mm_map_cas(map, p->page, p->entry, p->stored);
     uint64_t left = ours ? p->entry : p->stored;
     MmTier *tier = mm_vm_tier(r->vm, mm_entry_tier(left));
 
@@ -137,57 +155,100 @@ static void publish(MmReclaim *r, MmPageMap *map, const MmPiece *p)
     MM_STAT_ADD(r->vm, pages_moved, ours);
 }
 
-/* Returns false if no tier takes anything. */
-static bool move_pieces(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr)
+void mm_move_forget(MmReclaim *r, const MmRegion *region, uint64_t page)
 {
-    bool any = !nr;
+    MmBatch *b = &r->move.batch;
     unsigned i;
 
-    r->moving = true;
-    mm_store(r, map, p, nr, r->move.to);
-    r->moving = false;
+    for (i = 0; b->busy && b->region == region && i < b->nr; i++) {
+        if (b->p[i].page == page) {
+            b->p[i].entry = 0;
+        }
+    }
+}
+
+bool mm_move_busy(const MmReclaim *r)
+{
+    return r->move.batch.busy;
+}
+
+static void publish_all(MmReclaim *r, MmBatch *b)
+{
+    bool any = !b->nr;
+    unsigned i;
+
     mm_failpoint(MM_FP_MOVING);
-    for (i = 0; i < nr; i++) {
-        if (p[i].stored) {
-            publish(r, map, &p[i]);
+    for (i = 0; i < b->nr; i++) {
+        if (b->p[i].stored) {
+            publish(r, &b->region->map, &b->p[i]);
             any = true;
         }
     }
     mm_failpoint(MM_FP_MOVED);
-    return any;
+    if (!any) {
+        /* no tier takes anything */
+        r->move.region = MM_MAX_REGIONS;
+    }
 }
 
-static bool sweep_region(MmReclaim *r, MmRegion *region)
+/* Go on with the batch; true when it has come to its end. */
+static bool batch_step(MmReclaim *r, MmBatch *b)
 {
-    MmPiece p[MM_TIER_IO_PAGES];
-    unsigned nr = collect(r, region, p);
+    MmMove *move = &r->move;
 
-    nr = load_pieces(r, &region->map, p, nr);
-    return move_pieces(r, &region->map, p, nr);
+    mm_reclaim_reap(r);
+    if (move->stage == MM_MOVE_LOADING) {
+        if (move->loading) {
+            return false;
+        }
+        check_pieces(r, b);
+        mm_store_begin(b, move->to);
+        move->stage = MM_MOVE_STORING;
+    }
+    if (!mm_store_step(r, b)) {
+        return false;
+    }
+    publish_all(r, b);
+    move->stage = MM_MOVE_IDLE;
+    b->busy = false;
+    mm_region_put(r->vm, b->region);
+    return true;
+}
+
+/* Let the hand find a batch, if there is a region where it is. */
+static void next_batch(MmReclaim *r, MmBatch *b)
+{
+    MmMove *move = &r->move;
+    bool more = false;
+
+    b->region = mm_vm_region_get(r->vm, move->region);
+    if (b->region) {
+        b->busy = true;
+        collect(r, b);
+        more = move->page < b->region->nr_pages;
+        load_pieces(r, b);
+    }
+    if (!more) {
+        move->page = 0;
+        move->region++;
+    }
 }
 
 bool mm_move_step(MmReclaim *r)
 {
     MmMove *move = &r->move;
-    MmRegion *region;
-    bool more = false;
+    MmBatch *b = &move->batch;
 
-    if (!qatomic_load_acquire(&r->vm->scan_done) ||
-        qatomic_read(&r->vm->reclaim_rests) ||
-        (!move->sweeping && !begin_sweep(r))) {
-        return false;
-    }
-    region = mm_vm_region_get(r->vm, move->region);
-    if (region) {
-        if (!sweep_region(r, region)) {
-            move->region = MM_MAX_REGIONS;
+    if (!b->busy) {
+        if (!qatomic_load_acquire(&r->vm->scan_done) ||
+            qatomic_read(&r->vm->reclaim_rests) ||
+            (!move->sweeping && !begin_sweep(r))) {
+            return false;
         }
-        more = move->page < region->nr_pages;
-        mm_region_put(r->vm, region);
+        next_batch(r, b);
     }
-    if (!more) {
-        move->page = 0;
-        move->region++;
+    if (b->busy && !batch_step(r, b)) {
+        return false;
     }
     if (move->region >= MM_MAX_REGIONS) {
         end_sweep(r);

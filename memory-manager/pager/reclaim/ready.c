@@ -33,20 +33,23 @@ static uint64_t clock_ns(void)
     return g_get_monotonic_time() * 1000;
 }
 
+static void identity_read(MmReclaim *r, MmTransfer *t)
+{
+    container_of(t, MmTierHealth, proof)->answered = true;
+}
+
 static void read_identity(MmReclaim *r, unsigned t)
 {
     MmTierHealth *health = &r->health[t];
-    MmTierQueue *queue = r->queues[t];
 
-    health->proof = (MmTierIO) {
+    health->proof.io = (MmTierIO) {
         .nr_pages = 1,
         .place = MM_PLACE_IDENTITY,
         .buf = r->identities + t * MM_PAGE_SIZE,
-        .opaque = &health->answered,
     };
     health->asked = true;
     health->answered = false;
-    queue->ops->submit(queue, &health->proof);
+    mm_reclaim_transfer(r, r->queues[t], &health->proof, identity_read);
 }
 
 static void look_at_identity(MmReclaim *r, unsigned t)
@@ -55,9 +58,9 @@ static void look_at_identity(MmReclaim *r, unsigned t)
     MmTier *tier = r->vm->tiers[t];
 
     health->asked = false;
-    health->error = -health->proof.ret;
+    health->error = -health->proof.io.ret;
     if (!health->error &&
-        !tier->ops->is_own(tier, &r->vm->id, health->proof.buf)) {
+        !tier->ops->is_own(tier, &r->vm->id, health->proof.io.buf)) {
         health->error = EBADMSG;
     }
     if (!health->error) {
@@ -77,7 +80,7 @@ static void prove(MmReclaim *r, unsigned t)
         read_identity(r, t);
     }
     if (health->asked) {
-        r->queues[t]->ops->reap(r->queues[t], mm_reclaim_io_done);
+        mm_reclaim_reap_tier(r, t);
         if (health->answered) {
             look_at_identity(r, t);
         }

@@ -15,11 +15,20 @@
 #define MM_FIFO_PAGES 8192
 /* Pages zapped with one message. */
 #define MM_ZAP_PAGES 512
+/* Batches on their way out at once; one more if some are held up by a tier. */
+#define MM_NR_BATCHES 4
 
 typedef struct MmCandidate {
     uint32_t region;            /* id */
     uint64_t page;
 } MmCandidate;
+
+/* One transfer of this thread's; io.opaque is its MmReclaim. */
+typedef struct MmTransfer MmTransfer;
+struct MmTransfer {
+    MmTierIO io;
+    void (*done)(MmReclaim *r, MmTransfer *t);
+};
 
 /* A page's content on its way to a tier. */
 typedef struct MmPiece {
@@ -30,6 +39,30 @@ typedef struct MmPiece {
     uint8_t *buf;               /* in the arena */
 } MmPiece;
 
+/* Pages of one region on their way out, or from tier to tier. */
+typedef struct MmBatch {
+    /* fixed */
+    uint8_t *buf;               /* MM_TIER_IO_PAGES pages of the arena */
+    uint8_t *gather;            /* as many */
+    bool moving;                /* from a tier, not from memory */
+
+    /* whose batch it is sets them */
+    bool busy;
+    MmRegion *region;           /* with a reference */
+    unsigned nr;
+    MmPiece p[MM_TIER_IO_PAGES];
+
+    /* mm_store_step() */
+    unsigned tier;              /* number of the one that is tried */
+    unsigned next;              /* piece that it is offered next */
+    bool storing;               /* a transfer is under way */
+    bool hangs;                 /* and has been for too long */
+    uint64_t since_ns;          /* when it began */
+    MmTransfer transfer;
+    unsigned run_nr;            /* pieces in it */
+    MmPiece *run[MM_TIER_IO_PAGES];
+} MmBatch;
+
 typedef struct MmTierHealth {
     bool ready;                 /* proven and settled; remains so */
     int late;                   /* why it is not, as told; 0: not told */
@@ -37,11 +70,18 @@ typedef struct MmTierHealth {
     bool answered;
     int error;                  /* of the last try to read it, or 0 */
     uint64_t retry_at_ns;
-    MmTierIO proof;
+    MmTransfer proof;
     bool failing;               /* and an event has said so */
+    unsigned hanging;           /* stores that take too long */
     int write_error;            /* of the last store, or 0 */
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
+
+typedef enum MmMoveStage {
+    MM_MOVE_IDLE,
+    MM_MOVE_LOADING,
+    MM_MOVE_STORING,
+} MmMoveStage;
 
 /* Content on its way from tier to tier. */
 typedef struct MmMove {
@@ -52,6 +92,11 @@ typedef struct MmMove {
     uint64_t page;
     uint64_t moved;             /* pages in this sweep */
     uint64_t rest_until_ns;     /* no sweep before */
+
+    MmMoveStage stage;          /* of the batch */
+    unsigned loading;           /* transfers under way */
+    MmTransfer loads[MM_TIER_IO_PAGES];
+    MmBatch batch;
 } MmMove;
 
 struct MmReclaim {
@@ -61,13 +106,11 @@ struct MmReclaim {
     int io_fd;                  /* eventfd: transfers have completed */
     MmTierQueue *queues[MM_MAX_TIERS];
     MmTierHealth health[MM_MAX_TIERS];
-    uint8_t *arena;             /* MM_TIER_IO_PAGES pages, locked */
-    uint8_t *gather;            /* as many */
-    uint8_t *identities;        /* a page for each tier */
+    uint8_t *identities;        /* a page for each tier, in the arena */
     uint64_t began_ns;          /* when the thread has */
     uint64_t zap_seq;
     bool active;                /* between the watermarks: on the way down */
-    bool refused;               /* by all tiers, content of the last batch */
+    bool refused;               /* by all tiers, content of a batch */
     bool told_stuck;            /* an event has said that nothing can go */
     uint64_t unstuck_ns;        /* since when something could, or 0 */
     uint64_t held;              /* pages found mapped for DMA in this round */
@@ -76,8 +119,10 @@ struct MmReclaim {
     uint32_t hand_region;
     uint64_t hand_page;
 
+    MmBatch batches[MM_NR_BATCHES + 1];
+    uint64_t ticket;            /* of the last batch */
+    unsigned hanging;           /* batches */
     MmMove move;
-    bool moving;                /* what is stored comes from a tier */
 
     /* zapped pages, oldest first */
     MmCandidate fifo[MM_FIFO_PAGES];
@@ -120,31 +165,38 @@ bool mm_tiers_ready(MmReclaim *r);
 /** mm_tiers_wait: until all may be used, or an event has said why not. */
 void mm_tiers_wait(MmReclaim *r);
 
-/** mm_reclaim_io_done: sets the bool that the transfer's opaque points to. */
-void mm_reclaim_io_done(MmTierIO *io);
+/** mm_reclaim_transfer: start a transfer; @done is called by a reap. */
+void mm_reclaim_transfer(MmReclaim *r, MmTierQueue *queue, MmTransfer *t,
+                         void (*done)(MmReclaim *r, MmTransfer *t));
+
+/** mm_reclaim_reap_tier: end what tier @t has completed. */
+void mm_reclaim_reap_tier(MmReclaim *r, unsigned t);
+
+/** mm_reclaim_reap: the same for all tiers. */
+void mm_reclaim_reap(MmReclaim *r);
 
 /**
- * mm_store: find a place for content
+ * mm_store_begin: find places for a batch's content
  *
- * @map: of the region
- * @p: pieces; stored is set where there is a place, and the page's checksum
- * @nr: up to MM_TIER_IO_PAGES
+ * @b: its pieces' stored is set where there is a place; those that have one
+ *     already keep it
  * @first: number of the first tier to try
  *
- * Returns whether all have one.  Waits for the tiers.
+ * Goes on with mm_store_step(), until that returns true.
  */
-bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr,
-              unsigned first);
+void mm_store_begin(MmBatch *b, unsigned first);
 
-/**
- * mm_store_fills: the same for pages that are one value throughout
- *
- * Their value is their place.
- */
-void mm_store_fills(MmPageMap *map, MmPiece *p, unsigned nr);
+/** mm_store_step: go on; true when everything has been tried. */
+bool mm_store_step(MmReclaim *r, MmBatch *b);
 
-/** mm_transfer: do @io, and wait for it; returns 0 or -errno. */
-int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io);
+/** mm_store_is_fill: is a page one value throughout?  It is its place, then. */
+bool mm_store_is_fill(MmPiece *p);
+
+/** mm_store_checksum: what the page map keeps beside the place. */
+uint32_t mm_store_checksum(const MmPageMap *map, const MmPiece *p);
+
+/** mm_store_error: what a tier's errno means, "" for 0. */
+const char *mm_store_error(int err);
 
 /**
  * mm_move_step: go on moving content between tiers, as they ask for it
@@ -153,11 +205,27 @@ int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io);
  */
 bool mm_move_step(MmReclaim *r);
 
+/** mm_move_forget: a page has left memory anew: what is being moved is old. */
+void mm_move_forget(MmReclaim *r, const MmRegion *region, uint64_t page);
+
+/** mm_move_busy: is content on its way? */
+bool mm_move_busy(const MmReclaim *r);
+
 /**
- * mm_writeback: evict a batch from the head of the fifo
+ * mm_writeback: begin to evict a batch from the head of the fifo
  *
- * Returns how many pages left memory.
+ * If that cannot be, waits for one that is under way.  Returns how many pages
+ * have left memory meanwhile, of whatever batch.
  */
 unsigned mm_writeback(MmReclaim *r);
+
+/** mm_writeback_reap: end the batches that are stored; as mm_writeback(). */
+unsigned mm_writeback_reap(MmReclaim *r);
+
+/** mm_writeback_leaving: pages under way that nothing holds up. */
+unsigned mm_writeback_leaving(const MmReclaim *r);
+
+/** mm_writeback_busy: is any page under way? */
+bool mm_writeback_busy(const MmReclaim *r);
 
 #endif

@@ -48,17 +48,26 @@ static uint64_t resident(const MmReclaim *r)
     return qatomic_read(&r->vm->total_resident);
 }
 
+/* Has the operator asked for more than is on its way? */
+static bool evict_wanted(const MmReclaim *r)
+{
+    return qatomic_read(&r->evicting) &&
+           qatomic_read(&r->evict_done) + mm_writeback_leaving(r) <
+           qatomic_read(&r->evict_want);
+}
+
 static bool wanted(MmReclaim *r)
 {
     MmLimit *l = &r->vm->limit;
+    uint64_t staying = resident(r) - MIN(resident(r), mm_writeback_leaving(r));
 
     if (!qatomic_load_acquire(&r->vm->places_known) ||
         qatomic_read(&r->vm->reclaim_rests)) {
         return false;
     }
-    r->active = r->active ? mm_limit_above_low(l, resident(r))
-                          : mm_limit_above_high(l, resident(r));
-    return r->active || qatomic_read(&r->urged) || qatomic_read(&r->evicting);
+    r->active = r->active ? mm_limit_above_low(l, staying)
+                          : mm_limit_above_high(l, staying);
+    return r->active || qatomic_read(&r->urged) || evict_wanted(r);
 }
 
 /* Evict until something is evicted or the hand has found nothing. */
@@ -84,7 +93,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
                 continue;
             }
         }
-        if (r->fifo_nr) {
+        if (r->fifo_nr || mm_writeback_busy(r)) {
             *evicted = mm_writeback(r);
             batches++;
             if (r->refused) {
@@ -125,8 +134,7 @@ static void tell_stuck(MmReclaim *r)
                     "nothing can be evicted: tier '%s' takes nothing%s%s",
                     vm->tiers[last]->name,
                     r->health[last].write_error ? ": " : "",
-                    r->health[last].write_error
-                    ? strerror(r->health[last].write_error) : "");
+                    mm_store_error(r->health[last].write_error));
     }
 }
 
@@ -166,6 +174,19 @@ static bool all_looked_at(const MmReclaim *r)
            !qatomic_read(&r->vm->reclaim_rests);
 }
 
+static void count_evicted(MmReclaim *r, unsigned evicted, bool no_more)
+{
+    uint64_t done = qatomic_read(&r->evict_done) + evicted;
+
+    if (qatomic_read(&r->evicting)) {
+        qatomic_set(&r->evict_done, done);
+        if (no_more || done >= qatomic_read(&r->evict_want)) {
+            qatomic_store_release(&r->evicting, false);
+            mm_wake(r->vm->control_wake_fd);
+        }
+    }
+}
+
 static void account(MmReclaim *r, unsigned evicted, bool all)
 {
     qatomic_set(&r->vm->limit.held, !evicted && !r->refused &&
@@ -174,15 +195,13 @@ static void account(MmReclaim *r, unsigned evicted, bool all)
     mm_reclaim_set_stuck(r, !evicted && all && (r->active ||
                                                 qatomic_read(&r->urged)));
     qatomic_set(&r->urged, false);
-    if (qatomic_read(&r->evicting)) {
-        uint64_t done = qatomic_read(&r->evict_done) + evicted;
+    count_evicted(r, evicted, !evicted && all);
+}
 
-        qatomic_set(&r->evict_done, done);
-        if ((!evicted && all) || done >= qatomic_read(&r->evict_want)) {
-            qatomic_store_release(&r->evicting, false);
-            mm_wake(r->vm->control_wake_fd);
-        }
-    }
+/* Is anything on its way out, or from tier to tier? */
+static bool busy(const MmReclaim *r)
+{
+    return mm_writeback_busy(r) || mm_move_busy(r);
 }
 
 /*
@@ -199,17 +218,21 @@ static void tell_resting(MmReclaim *r)
 
 static void rest(MmReclaim *r, int timeout_ms)
 {
-    struct pollfd pfd = { .fd = r->wake_fd, .events = POLLIN };
+    struct pollfd pfd[] = {
+        { .fd = r->wake_fd, .events = POLLIN },
+        { .fd = r->io_fd, .events = POLLIN },
+    };
 
     qatomic_set(&r->sleeping, true);
     /* pairs with mm_reclaim_wake(): asleep, then looked once more */
     smp_mb();
-    if (!wanted(r) && (!qatomic_read(&r->vm->reclaim_rests) ||
+    if (!wanted(r) && (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
                        qatomic_read(&r->vm->reclaim_resting))) {
-        poll(&pfd, 1, timeout_ms);
+        poll(pfd, ARRAY_SIZE(pfd), timeout_ms);
     }
     qatomic_set(&r->sleeping, false);
     mm_unwake(r->wake_fd);
+    mm_unwake(r->io_fd);
 }
 
 static void *reclaim_thread(void *opaque)
@@ -223,13 +246,16 @@ static void *reclaim_thread(void *opaque)
         bool all;
 
         if (!wanted(r)) {
+            count_evicted(r, mm_writeback_reap(r), false);
             mm_reclaim_set_stuck(r, false);
             tell_unstuck(r);
             if (mm_move_step(r)) {
                 continue;
             }
-            tell_resting(r);
-            rest(r, ready && !r->told_stuck ? -1 : LOOK_REST_MS);
+            if (!busy(r)) {
+                tell_resting(r);
+            }
+            rest(r, ready && !r->told_stuck && !busy(r) ? -1 : LOOK_REST_MS);
             continue;
         }
         /* before the work: what is found meanwhile is not this turn's */
@@ -251,29 +277,51 @@ static void *reclaim_thread(void *opaque)
     }
 }
 
+static void set_up_batch(MmBatch *b, uint8_t **arena)
+{
+    b->buf = *arena;
+    b->gather = b->buf + MM_TIER_IO_PAGES * MM_PAGE_SIZE;
+    *arena = b->gather + MM_TIER_IO_PAGES * MM_PAGE_SIZE;
+}
+
+static void set_up_batches(MmReclaim *r, uint8_t *arena)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
+        set_up_batch(&r->batches[i], &arena);
+    }
+    set_up_batch(&r->move.batch, &arena);
+    r->move.batch.moving = true;
+    r->identities = arena;
+}
+
 MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
 {
-    size_t half = MM_TIER_IO_PAGES * MM_PAGE_SIZE;
-    size_t size = 2 * half + MM_MAX_TIERS * MM_PAGE_SIZE;
     MmReclaim *r = g_new0(MmReclaim, 1);
+    unsigned nr_batches = ARRAY_SIZE(r->batches) + 1;
+    /* a store for each batch, what the mover loads, an identity */
+    unsigned depth = nr_batches + MM_TIER_IO_PAGES + 1;
+    size_t size = (2 * MM_TIER_IO_PAGES * nr_batches + MM_MAX_TIERS) *
+                  MM_PAGE_SIZE;
+    uint8_t *arena;
     unsigned i;
 
     r->vm = vm;
     r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->io_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    r->arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (r->wake_fd < 0 || r->io_fd < 0 || r->arena == MAP_FAILED) {
+    arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (r->wake_fd < 0 || r->io_fd < 0 || arena == MAP_FAILED) {
         error_setg_errno(errp, errno, "cannot set up reclaim");
         return NULL;
     }
-    r->gather = r->arena + half;
-    r->identities = r->gather + half;
+    set_up_batches(r, arena);
     /* best effort: without the right to lock, pressure may slow us down */
-    mlock(r->arena, size);
+    mlock(arena, size);
     for (i = 0; i < vm->nr_tiers; i++) {
-        r->queues[i] = vm->tiers[i]->ops->queue_new(vm->tiers[i], r->arena,
-                                                    size, 1, r->io_fd, errp);
+        r->queues[i] = vm->tiers[i]->ops->queue_new(vm->tiers[i], arena, size,
+                                                    depth, r->io_fd, errp);
         if (!r->queues[i]) {
             return NULL;
         }

@@ -9,15 +9,12 @@
  * fails is left alone for a while, unless it is the last.
  */
 #include "qemu/osdep.h"
-#include <poll.h>
 #include "../fault/fault.h"
 #include "../test-hooks.h"
 #include "reclaim-internal.h"
 
 /* A store that takes longer is taken for a tier that hangs. */
 #define STORE_HANGS_NS 1000000000ULL
-/* How often to look at it. */
-#define LOOK_MS 100
 /* How long a tier that has failed is passed over. */
 #define REST_NS 1000000000ULL
 
@@ -26,21 +23,32 @@ static uint64_t clock_ns(void)
     return g_get_monotonic_time() * 1000;
 }
 
-/* One 64-bit value throughout: it fits into place and checksum. */
-static void store_as_fill(MmPageMap *map, MmPiece *p)
+bool mm_store_is_fill(MmPiece *p)
 {
     uint64_t *word = (uint64_t *)p->buf;
 
     if (memcmp(word, word + 1, MM_PAGE_SIZE - sizeof(*word))) {
-        return;
+        return false;
     }
-    map->checksums[p->page] = *word >> 32;
     p->stored = mm_entry_at(p->base, MM_TIER_FILL, (uint32_t)*word);
+    return true;
+}
+
+uint32_t mm_store_checksum(const MmPageMap *map, const MmPiece *p)
+{
+    return mm_entry_tier(p->stored) == MM_TIER_FILL
+           ? *(uint64_t *)p->buf >> 32
+           : mm_page_checksum(map, p->page, p->base, p->buf);
 }
 
 static bool is_last(const MmReclaim *r, unsigned tier)
 {
     return tier + 1 == r->vm->nr_tiers;
+}
+
+const char *mm_store_error(int err)
+{
+    return !err ? "" : err == ETIMEDOUT ? "it does not answer" : strerror(err);
 }
 
 static void failed(MmReclaim *r, unsigned t, int err)
@@ -57,7 +65,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
     mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
                 "tier '%s' cannot be written: %s; pages %s",
                 r->vm->tiers[t]->name,
-                err == ETIMEDOUT ? "it does not answer" : strerror(err),
+                mm_store_error(err),
                 is_last(r, t) ? "stay where they are" : "go to the next tier");
 }
 
@@ -74,171 +82,180 @@ static void worked(MmReclaim *r, unsigned t)
     }
 }
 
-void mm_reclaim_io_done(MmTierIO *io)
+static void transfer_done(MmTierIO *io)
 {
-    *(bool *)io->opaque = true;
+    MmTransfer *t = container_of(io, MmTransfer, io);
+
+    t->done(io->opaque, t);
 }
 
-static void transfer_hangs(MmReclaim *r, unsigned t)
+void mm_reclaim_transfer(MmReclaim *r, MmTierQueue *queue, MmTransfer *t,
+                         void (*done)(MmReclaim *r, MmTransfer *t))
 {
-    failed(r, t, ETIMEDOUT);
-    qatomic_set(&r->vm->limit.held, false);
-    mm_reclaim_set_stuck(r, true);
+    t->done = done;
+    t->io.opaque = r;
+    queue->ops->submit(queue, &t->io);
 }
 
-int mm_transfer(MmReclaim *r, MmTierQueue *queue, MmTierIO *io)
+void mm_reclaim_reap_tier(MmReclaim *r, unsigned t)
 {
-    struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
-    uint64_t since_ns;
-    bool done = false;
+    r->queues[t]->ops->reap(r->queues[t], transfer_done);
+}
 
-    io->opaque = &done;
-    queue->ops->submit(queue, io);
-    queue->ops->reap(queue, mm_reclaim_io_done);
-    since_ns = done ? 0 : clock_ns();
-    while (!done) {
-        if (poll(&pfd, 1, LOOK_MS) == 0 &&
-            clock_ns() - since_ns > STORE_HANGS_NS) {
-            transfer_hangs(r, queue->tier->number);
-        }
-        mm_unwake(r->io_fd);
-        queue->ops->reap(queue, mm_reclaim_io_done);
-        /* another tier may have answered: it is not to wait for this one */
-        mm_tiers_ready(r);
+void mm_reclaim_reap(MmReclaim *r)
+{
+    unsigned t;
+
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        mm_reclaim_reap_tier(r, t);
     }
-    return io->ret;
 }
 
-/* Pieces that are stored with one transfer. */
-typedef struct Run {
-    unsigned nr;
-    MmPiece *piece[MM_TIER_IO_PAGES];
-    uint8_t *buf;               /* their content, one behind the other */
-} Run;
-
-static void add_to_run(MmReclaim *r, Run *run, MmPiece *piece)
+static uint8_t *run_buf(const MmBatch *b)
 {
-    if (!run->nr) {
-        run->buf = piece->buf;
-    } else if (piece->buf != run->buf + run->nr * MM_PAGE_SIZE) {
-        if (run->buf != r->gather) {
-            memcpy(r->gather, run->buf, run->nr * MM_PAGE_SIZE);
-            run->buf = r->gather;
+    return b->transfer.io.buf;
+}
+
+static void add_to_run(MmBatch *b, MmPiece *piece)
+{
+    size_t len = b->run_nr * MM_PAGE_SIZE;
+
+    if (!b->run_nr) {
+        b->transfer.io.buf = piece->buf;
+    } else if (piece->buf != run_buf(b) + len) {
+        if (run_buf(b) != b->gather) {
+            memcpy(b->gather, run_buf(b), len);
+            b->transfer.io.buf = b->gather;
         }
-        memcpy(run->buf + run->nr * MM_PAGE_SIZE, piece->buf, MM_PAGE_SIZE);
+        memcpy(run_buf(b) + len, piece->buf, MM_PAGE_SIZE);
     }
-    run->piece[run->nr++] = piece;
+    b->run[b->run_nr++] = piece;
 }
 
-/* What has no place yet, from *@next on. */
-static void collect_run(MmReclaim *r, Run *run, MmPiece *p, unsigned nr,
-                        unsigned *next, unsigned max)
+/* What has no place yet, as much as goes with one transfer. */
+static void collect_run(MmBatch *b, unsigned max)
 {
-    run->nr = 0;
-    for (; *next < nr && run->nr < max; (*next)++) {
-        if (!p[*next].stored) {
-            add_to_run(r, run, &p[*next]);
+    b->run_nr = 0;
+    for (; b->next < b->nr && b->run_nr < max; b->next++) {
+        if (!b->p[b->next].stored) {
+            add_to_run(b, &b->p[b->next]);
         }
     }
 }
 
-/* Of a page that is only moved it is what it was, and others look at it. */
-static void set_checksum(MmPageMap *map, const MmPiece *piece)
+static void next_tier(MmBatch *b)
 {
-    uint32_t sum = mm_page_checksum(map, piece->page, piece->base, piece->buf);
+    b->tier++;
+    b->next = 0;
+}
 
-    if (map->checksums[piece->page] != sum) {
-        map->checksums[piece->page] = sum;
+/* A tier has not taken a run. */
+static void refused(MmReclaim *r, MmBatch *b, int err)
+{
+    const MmTierOps *ops = r->vm->tiers[b->tier]->ops;
+
+    /* what is moved only stays where it is */
+    if (err != ENOSPC || (!b->moving && (is_last(r, b->tier) ||
+                                         !ops->spills))) {
+        failed(r, b->tier, err);
+    }
+    next_tier(b);
+}
+
+static void hang(MmReclaim *r, MmBatch *b, bool hangs)
+{
+    if (b->hangs != hangs) {
+        b->hangs = hangs;
+        r->hanging += hangs ? 1 : -1;
+        r->health[b->tier].hanging += hangs ? 1 : -1;
     }
 }
 
-/* Store the first pages of a run; returns how many, or -errno. */
-static int store_run(MmReclaim *r, MmTierQueue *queue, MmPageMap *map,
-                     Run *run)
+static void run_stored(MmReclaim *r, MmTransfer *transfer)
 {
-    MmTier *tier = queue->tier;
-    MmTierIO io = {
-        .store = true, .moving = r->moving,
-        .buf = run->buf, .nr_pages = run->nr,
-    };
-    int ret = queue->ops->alloc(queue, &io);
+    MmBatch *b = container_of(transfer, MmBatch, transfer);
+    MmTier *tier = r->vm->tiers[b->tier];
+    MmTierIO *io = &transfer->io;
     unsigned i;
 
-    if (ret < 0) {
-        return ret;
-    }
-    ret = mm_transfer(r, queue, &io);
-    if (ret < 0) {
-        tier->ops->free(tier, io.place, io.nr_pages);
+    hang(r, b, false);
+    b->storing = false;
+    if (io->ret < 0) {
+        tier->ops->free(tier, io->place, io->nr_pages);
         MM_STAT_ADD(r->vm, write_errors, 1);
-        return ret;
-    }
-    for (i = 0; i < io.nr_pages; i++) {
-        MmPiece *piece = run->piece[i];
-
-        piece->stored = mm_entry_at(piece->base, MM_TIER_FIRST + tier->number,
-                                    io.place + i);
-        set_checksum(map, piece);
-    }
-    MM_STAT_ADD(r->vm, pages_written, io.nr_pages);
-    return io.nr_pages;
-}
-
-static void store_in(MmReclaim *r, unsigned t, MmPageMap *map, MmPiece *p,
-                     unsigned nr)
-{
-    const MmTierOps *ops = r->vm->tiers[t]->ops;
-    unsigned next = 0;
-    Run run;
-
-    if (!mm_tier_ready(r, t) || r->health[t].rest_until_ns > clock_ns()) {
+        refused(r, b, -io->ret);
         return;
     }
-    for (;;) {
-        int ret;
+    worked(r, b->tier);
+    for (i = 0; i < io->nr_pages; i++) {
+        b->run[i]->stored = mm_entry_at(b->run[i]->base,
+                                        MM_TIER_FIRST + tier->number,
+                                        io->place + i);
+    }
+    if (io->nr_pages < b->run_nr) {
+        b->next = b->run[io->nr_pages] - b->p;
+    }
+    MM_STAT_ADD(r->vm, pages_written, io->nr_pages);
+}
 
-        collect_run(r, &run, p, nr, &next, ops->max_pages);
-        if (!run.nr) {
-            return;
-        }
-        ret = store_run(r, r->queues[t], map, &run);
-        if (ret > 0) {
-            worked(r, t);
-            if (ret < run.nr) {
-                next = run.piece[ret] - p;
-            }
-        } else if (ret != -E2BIG) {
-            /* what is moved only stays where it is */
-            if (ret != -ENOSPC ||
-                (!r->moving && (is_last(r, t) || !ops->spills))) {
-                failed(r, t, -ret);
-            }
-            return;
-        }
+/* Offer a run to the tier whose turn it is. */
+static void store_run(MmReclaim *r, MmBatch *b)
+{
+    MmTierQueue *queue = r->queues[b->tier];
+    MmTierIO *io = &b->transfer.io;
+    int ret;
+
+    io->store = true;
+    io->moving = b->moving;
+    io->nr_pages = b->run_nr;
+    ret = queue->ops->alloc(queue, io);
+    if (ret == -E2BIG) {
+        return;
+    }
+    if (ret < 0) {
+        refused(r, b, -ret);
+        return;
+    }
+    b->storing = true;
+    b->since_ns = clock_ns();
+    mm_reclaim_transfer(r, queue, &b->transfer, run_stored);
+    if (queue->tier->ops->immediate) {
+        mm_reclaim_reap_tier(r, b->tier);
     }
 }
 
-void mm_store_fills(MmPageMap *map, MmPiece *p, unsigned nr)
+/* What waits for a tier that hangs is not joined by others. */
+static bool usable(MmReclaim *r, unsigned t)
 {
-    unsigned i;
-
-    for (i = 0; i < nr; i++) {
-        store_as_fill(map, &p[i]);
-    }
+    return mm_tier_ready(r, t) && !r->health[t].hanging &&
+           r->health[t].rest_until_ns <= clock_ns();
 }
 
-bool mm_store(MmReclaim *r, MmPageMap *map, MmPiece *p, unsigned nr,
-              unsigned first)
+void mm_store_begin(MmBatch *b, unsigned first)
 {
-    unsigned i, t;
+    b->tier = first;
+    b->next = 0;
+    b->storing = false;
+    b->hangs = false;
+}
 
-    for (t = first; t < r->vm->nr_tiers; t++) {
-        store_in(r, t, map, p, nr);
-    }
-    for (i = 0; i < nr; i++) {
-        if (!p[i].stored) {
-            return false;
+bool mm_store_step(MmReclaim *r, MmBatch *b)
+{
+    while (!b->storing && b->tier < r->vm->nr_tiers) {
+        b->run_nr = 0;
+        if (usable(r, b->tier)) {
+            collect_run(b, r->vm->tiers[b->tier]->ops->max_pages);
+        }
+        if (b->run_nr) {
+            store_run(r, b);
+        } else {
+            next_tier(b);
         }
     }
-    return true;
+    if (b->storing && !b->hangs &&
+        clock_ns() - b->since_ns > STORE_HANGS_NS) {
+        hang(r, b, true);
+        failed(r, b->tier, ETIMEDOUT);
+    }
+    return !b->storing;
 }

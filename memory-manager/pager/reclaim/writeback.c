@@ -19,6 +19,11 @@
  *
  * Until `publish' the fault thread may take any page back, at once and without
  * waiting for the write.
+ *
+ * Several batches are stored at the same time, so that the medium is busy while
+ * the next one is copied.  A page that was taken back may be claimed again
+ * while its old content is still being stored: each batch has a ticket, which
+ * is part of the entry, so that `publish' cannot take one claim for the other.
  */
 #include "qemu/osdep.h"
 #include <poll.h>
@@ -29,20 +34,16 @@
 #include "../uffd.h"
 #include "reclaim-internal.h"
 
-#define BATCH_PAGES MM_TIER_IO_PAGES
 /* Between two tries to write guest memory. */
 #define RESTORE_REST_MS 50
-
-typedef struct Batch {
-    MmRegion *region;           /* with a reference */
-    unsigned nr;
-    MmPiece p[BATCH_PAGES];     /* in the map: WRITEBACK, DROPPING */
-} Batch;
+/* How long to wait for a medium before looking round. */
+#define LOOK_MS 100
 
 /* Take pages from the fifo's head, as long as they are of one region. */
-static void collect(MmReclaim *r, Batch *b)
+static void collect(MmReclaim *r, MmBatch *b)
 {
-    while (r->fifo_nr && b->nr < BATCH_PAGES) {
+    r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
+    while (r->fifo_nr && b->nr < MM_TIER_IO_PAGES) {
         MmCandidate *c = &r->fifo[r->fifo_head];
         uint64_t entry;
 
@@ -61,11 +62,12 @@ static void collect(MmReclaim *r, Batch *b)
         if (mm_entry_state(entry) == MM_PAGE_CANDIDATE) {
             uint64_t claimed = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
 
+            claimed = mm_entry_at(claimed, MM_TIER_NONE, r->ticket);
             if (mm_map_cas(&b->region->map, c->page, entry, claimed)) {
                 b->p[b->nr] = (MmPiece) {
                     .page = c->page, .entry = claimed,
                     .base = mm_entry_next_version(claimed),
-                    .buf = r->arena + b->nr * MM_PAGE_SIZE,
+                    .buf = b->buf + b->nr * MM_PAGE_SIZE,
                 };
                 b->nr++;
             }
@@ -76,17 +78,18 @@ static void collect(MmReclaim *r, Batch *b)
 /*
  * Out of the batch, and in @state unless it has been touched: returns whether.
  */
-static bool drop_from_batch(Batch *b, unsigned i, MmPageState state)
+static bool drop_from_batch(MmBatch *b, unsigned i, MmPageState state)
 {
+    uint64_t entry = mm_entry_at(b->p[i].entry, MM_TIER_NONE, 0);
     bool ours = mm_map_cas(&b->region->map, b->p[i].page, b->p[i].entry,
-                           mm_entry_with_state(b->p[i].entry, state));
+                           mm_entry_with_state(entry, state));
 
     b->nr--;
     memmove(&b->p[i], &b->p[i + 1], (b->nr - i) * sizeof(b->p[0]));
     return ours;
 }
 
-static void leave_dma(MmReclaim *r, Batch *b)
+static void leave_dma(MmReclaim *r, MmBatch *b)
 {
     unsigned i = 0;
 
@@ -103,7 +106,7 @@ static void leave_dma(MmReclaim *r, Batch *b)
     }
 }
 
-static unsigned run_length(const Batch *b, unsigned i)
+static unsigned run_length(const MmBatch *b, unsigned i)
 {
     unsigned nr = 1;
 
@@ -114,7 +117,7 @@ static unsigned run_length(const Batch *b, unsigned i)
     return nr;
 }
 
-static bool read_pages(const Batch *b, unsigned i, unsigned nr)
+static bool read_pages(const MmBatch *b, unsigned i, unsigned nr)
 {
     ssize_t len = nr * MM_PAGE_SIZE;
 
@@ -122,7 +125,7 @@ static bool read_pages(const Batch *b, unsigned i, unsigned nr)
                                     b->p[i].page * MM_PAGE_SIZE)) == len;
 }
 
-static void lose(MmReclaim *r, Batch *b, unsigned i)
+static void lose(MmReclaim *r, MmBatch *b, unsigned i)
 {
     uint64_t page = b->p[i].page;
 
@@ -132,7 +135,7 @@ static void lose(MmReclaim *r, Batch *b, unsigned i)
 }
 
 /* A hole reads as zeroes as well, but no page that we hold may be one. */
-static void lose_holes(MmReclaim *r, Batch *b)
+static void lose_holes(MmReclaim *r, MmBatch *b)
 {
     unsigned i = 0;
 
@@ -146,7 +149,7 @@ static void lose_holes(MmReclaim *r, Batch *b)
     }
 }
 
-static void copy_out(MmReclaim *r, Batch *b)
+static void copy_out(MmReclaim *r, MmBatch *b)
 {
     unsigned i = 0;
 
@@ -175,20 +178,38 @@ static void free_place(MmReclaim *r, uint64_t entry)
     }
 }
 
+/*
+ * The checksum goes first: who sees the place sees it, too.  It is another
+ * claim's if this one is not in force any more.
+ */
+static bool publish_piece(MmReclaim *r, MmBatch *b, MmPiece *p)
+{
+    MmPageMap *map = &b->region->map;
+    uint64_t dropping = mm_entry_with_state(p->stored, MM_PAGE_DROPPING);
+
+    if (mm_map_get(map, p->page) != p->entry) {
+        return false;
+    }
+    map->checksums[p->page] = mm_store_checksum(map, p);
+    if (!mm_map_cas(map, p->page, p->entry, dropping)) {
+        return false;
+    }
+    p->entry = dropping;
+    mm_move_forget(r, b->region, p->page);
+    return true;
+}
+
 /* What is stored and still untouched becomes DROPPING; the rest leaves. */
-static void publish(MmReclaim *r, Batch *b)
+static void publish(MmReclaim *r, MmBatch *b)
 {
     unsigned i = 0;
 
     while (i < b->nr) {
-        uint64_t dropping = mm_entry_with_state(b->p[i].stored,
-                                                MM_PAGE_DROPPING);
-
         if (!b->p[i].stored) {
+            r->refused = true;
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
-        } else if (mm_map_cas(&b->region->map, b->p[i].page, b->p[i].entry,
-                              dropping)) {
-            b->p[i++].entry = dropping;
+        } else if (publish_piece(r, b, &b->p[i])) {
+            i++;
         } else {
             free_place(r, b->p[i].stored);
             MM_STAT_ADD(r->vm, evict_abort_touched, 1);
@@ -202,7 +223,7 @@ static void publish(MmReclaim *r, Batch *b)
  * The kernel kept a page that it should have punched.  If it belonged to a
  * pinned huge folio it has been zeroed, so write back what we know.
  */
-static void restore(MmReclaim *r, Batch *b, unsigned i)
+static void restore(MmReclaim *r, MmBatch *b, unsigned i)
 {
     uint64_t entry = b->p[i].entry;
     uint64_t resident = mm_entry_at(entry, MM_TIER_NONE, 0);
@@ -228,7 +249,7 @@ static void restore(MmReclaim *r, Batch *b, unsigned i)
     free_place(r, entry);
 }
 
-static unsigned punched(MmReclaim *r, Batch *b, unsigned i, unsigned nr)
+static unsigned punched(MmReclaim *r, MmBatch *b, unsigned i, unsigned nr)
 {
     uint64_t first = b->p[i].page;
     bool all_gone = mm_region_present(b->region, first, nr) == first + nr;
@@ -255,7 +276,7 @@ static unsigned punched(MmReclaim *r, Batch *b, unsigned i, unsigned nr)
     return gone;
 }
 
-static void punch_all(const Batch *b)
+static void punch_all(const MmBatch *b)
 {
     unsigned i, nr;
 
@@ -266,36 +287,128 @@ static void punch_all(const Batch *b)
     }
 }
 
-unsigned mm_writeback(MmReclaim *r)
+static void end_batch(MmReclaim *r, MmBatch *b)
 {
-    Batch b = {};
+    b->busy = false;
+    if (b->region) {
+        mm_region_put(r->vm, b->region);
+    }
+}
+
+/* Everything that has a place in time leaves memory; returns how much. */
+static unsigned finish_batch(MmReclaim *r, MmBatch *b)
+{
     unsigned evicted = 0;
     unsigned i, nr;
 
-    collect(r, &b);
-    if (b.nr) {
-        leave_dma(r, &b);
-        copy_out(r, &b);
-        lose_holes(r, &b);
-        if (mm_mutated(MM_MUT_PUNCH_FIRST)) {
-            punch_all(&b);
-        }
-        mm_failpoint(MM_FP_WRITEBACK);
-        mm_store_fills(&b.region->map, b.p, b.nr);
-        r->refused = !mm_store(r, &b.region->map, b.p, b.nr, 0);
-        mm_failpoint(MM_FP_STORED);
-        publish(r, &b);
-        punch_all(&b);
-        mm_failpoint(MM_FP_PUNCHED);
-        for (i = 0; i < b.nr; i += nr) {
-            nr = run_length(&b, i);
-            evicted += punched(r, &b, i, nr);
-        }
-        MM_STAT_ADD(r->vm, pages_evicted, evicted);
-        mm_fault_retry(r->vm);
+    mm_failpoint(MM_FP_STORED);
+    publish(r, b);
+    punch_all(b);
+    mm_failpoint(MM_FP_PUNCHED);
+    for (i = 0; i < b->nr; i += nr) {
+        nr = run_length(b, i);
+        evicted += punched(r, b, i, nr);
     }
-    if (b.region) {
-        mm_region_put(r->vm, b.region);
+    MM_STAT_ADD(r->vm, pages_evicted, evicted);
+    mm_fault_retry(r->vm);
+    end_batch(r, b);
+    return evicted;
+}
+
+static void begin_batch(MmReclaim *r, MmBatch *b)
+{
+    unsigned i;
+
+    b->busy = true;
+    b->region = NULL;
+    b->nr = 0;
+    collect(r, b);
+    if (!b->nr) {
+        end_batch(r, b);
+        return;
+    }
+    leave_dma(r, b);
+    copy_out(r, b);
+    lose_holes(r, b);
+    if (mm_mutated(MM_MUT_PUNCH_FIRST)) {
+        punch_all(b);
+    }
+    mm_failpoint(MM_FP_WRITEBACK);
+    for (i = 0; i < b->nr; i++) {
+        mm_store_is_fill(&b->p[i]);
+    }
+    mm_store_begin(b, 0);
+}
+
+static MmBatch *idle_batch(MmReclaim *r)
+{
+    unsigned nr = r->hanging ? ARRAY_SIZE(r->batches) : MM_NR_BATCHES;
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (!r->batches[i].busy) {
+            return &r->batches[i];
+        }
+    }
+    return NULL;
+}
+
+unsigned mm_writeback_reap(MmReclaim *r)
+{
+    unsigned i, evicted = 0;
+
+    mm_reclaim_reap(r);
+    for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
+        MmBatch *b = &r->batches[i];
+
+        if (b->busy && mm_store_step(r, b)) {
+            evicted += finish_batch(r, b);
+        }
     }
     return evicted;
+}
+
+unsigned mm_writeback(MmReclaim *r)
+{
+    struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
+    unsigned evicted = mm_writeback_reap(r);
+    MmBatch *b = idle_batch(r);
+
+    if (evicted) {
+        return evicted;
+    }
+    if (b && r->fifo_nr) {
+        begin_batch(r, b);
+        return mm_writeback_reap(r);
+    }
+    poll(&pfd, 1, LOOK_MS);
+    mm_unwake(r->io_fd);
+    evicted = mm_writeback_reap(r);
+    /* held up altogether: that is as good as a refusal */
+    r->refused |= r->hanging && !idle_batch(r);
+    return evicted;
+}
+
+unsigned mm_writeback_leaving(const MmReclaim *r)
+{
+    unsigned i, nr = 0;
+
+    for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
+        const MmBatch *b = &r->batches[i];
+
+        nr += b->busy && !b->hangs ? b->nr : 0;
+    }
+    return nr;
+}
+
+bool mm_writeback_busy(const MmReclaim *r)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
+        if (r->batches[i].busy) {
+            return true;
+        }
+    }
+    return false;
 }
