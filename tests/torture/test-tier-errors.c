@@ -109,6 +109,41 @@ static void test_read(void)
     finish(rig);
 }
 
+static uint64_t read_errors(Rig *rig)
+{
+    MmMsgQueryReply q = {};
+
+    if (rig_ok(rig) && !fake_manager_query(rig->fm, &q)) {
+        verdict_fail(rig->verdict, "no answer to QUERY");
+    }
+    return q.stats.read_errors;
+}
+
+/* The same for a tier whose reads end at once: no reason to hurry. */
+static void test_read_compressed(void)
+{
+    Rig *rig = new_rig_with(&(PagerConfig) {
+        .binary = torture_test_pager(), .compressed_size = 64 * MiB,
+    });
+    uint64_t before, nr;
+
+    arm(rig, "tier-load:err=5:2");
+    load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
+    expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
+    load_watch(rig->load, 500);
+    check_stalled(rig);
+    before = read_errors(rig);
+    load_watch(rig->load, 500);
+    nr = read_errors(rig) - before;
+    if (nr < 2 || nr > 200) {
+        verdict_fail(rig->verdict, "%" PRIu64 " reads in half a second", nr);
+    }
+    fake_manager_heal(rig->fm);
+    expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be read again");
+    expect_progress(rig, 1000);
+    finish(rig);
+}
+
 /* Nobody heals it, but the next pager meets a device that works. */
 static void test_read_kill(void)
 {
@@ -541,6 +576,8 @@ static void test_give_up_hung(void)
 void torture_add_tier_errors(void)
 {
     g_test_add_func("/torture/tier-errors/read", test_read);
+    g_test_add_func("/torture/tier-errors/read-compressed",
+                    test_read_compressed);
     g_test_add_func("/torture/tier-errors/read-kill", test_read_kill);
     g_test_add_func("/torture/tier-errors/takeover", test_takeover);
     g_test_add_func("/torture/tier-errors/takeover-hung", test_takeover_hung);

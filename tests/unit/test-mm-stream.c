@@ -8,16 +8,30 @@
 
 #define STEPS 200000
 
-/* A fault at @page with everything that it asks for filled. */
-static unsigned fault(MmStreams *s, uint64_t page, unsigned first)
-{
-    unsigned nr = mm_stream_window(s, page, first);
+#define TID 77
 
-    mm_stream_filled(s, page + nr);
-    return nr;
+/* A fault at @page with everything that it asks for filled. */
+static unsigned fault_by(MmStreams *s, uint32_t tid, uint64_t page,
+                         unsigned first)
+{
+    MmStream *stream = mm_stream_fault(s, tid, page, first);
+
+    mm_stream_filled(stream, page + stream->stride * stream->window);
+    return stream->window;
 }
 
-static void test_window_doubles(void)
+static unsigned fault(MmStreams *s, uint64_t page, unsigned first)
+{
+    return fault_by(s, TID, page, first);
+}
+
+/* What follows a window, of which @windows were followed before. */
+static unsigned wider(unsigned window, unsigned windows)
+{
+    return MIN(window * (windows < 2 ? 2 : 4), MM_WINDOW_MAX);
+}
+
+static void test_window_grows(void)
 {
     unsigned first, want;
 
@@ -30,7 +44,7 @@ static void test_window_doubles(void)
         for (i = 0; i < 12; i++) {
             g_assert_cmpuint(fault(&s, page, first), ==, want);
             page += want;
-            want = MIN(want * 2, MM_WINDOW_MAX);
+            want = wider(want, i);
         }
     }
 }
@@ -54,17 +68,80 @@ static void test_random_faults_stay_small(void)
     }
 }
 
-/* Backwards, or the same page over and over, is no stream either. */
-static void test_only_forwards(void)
+/* The same page over and over is no stream. */
+static void test_same_page(void)
 {
     MmStreams s = {};
     int i;
 
     for (i = 0; i < 100; i++) {
-        g_assert_cmpuint(fault(&s, 10000 - i, 4), ==, 4);
-    }
-    for (i = 0; i < 100; i++) {
         g_assert_cmpuint(fault(&s, 50000, 4), ==, 4);
+    }
+    /* nor does it push out others */
+    fault(&s, 1000, 1);
+    for (i = 0; i < 100; i++) {
+        fault(&s, 50000, 4);
+    }
+    g_assert_cmpuint(fault(&s, 1001, 1), ==, 2);
+}
+
+/* Three faults tell what the distance is; what is near ahead is a gap. */
+static void test_strides(void)
+{
+    static const int64_t strides[] = { -1, -2, 16, -16, 500, -500 };
+    int i, k;
+
+    for (i = 0; i < ARRAY_SIZE(strides); i++) {
+        MmStreams s = {};
+        uint64_t page = 1000000;
+        unsigned want = 1;
+
+        fault(&s, page, 1);
+        page += strides[i];
+        for (k = 0; k < 8; k++) {
+            MmStream *stream = mm_stream_fault(&s, TID, page, 1);
+
+            g_assert_cmpint(stream->stride, ==, strides[i]);
+            g_assert_cmpuint(stream->window, ==, want);
+            page += strides[i] * (int64_t)want;
+            mm_stream_filled(stream, page);
+            want = wider(want, k);
+        }
+    }
+}
+
+/* Pages that were there are passed over, others are another stream's. */
+static void test_gaps(void)
+{
+    MmStreams s = {};
+
+    fault(&s, 100, 1);
+    fault(&s, 101, 1);
+    g_assert_cmpuint(fault(&s, 103, 1), ==, 4);
+    g_assert_cmpuint(fault(&s, 107 + 5, 1), ==, 1);
+    g_assert_cmpuint(fault(&s, 107 + 3, 1), ==, 16);
+}
+
+static void test_strides_are_a_thread_s(void)
+{
+    MmStreams s = {};
+
+    fault_by(&s, 1, 1000, 1);
+    fault_by(&s, 2, 1008, 1);
+    fault_by(&s, 1, 1016, 1);
+    fault_by(&s, 2, 1108, 1);
+    g_assert_cmpuint(fault_by(&s, 1, 1032, 1), ==, 2);
+    g_assert_cmpuint(fault_by(&s, 2, 1208, 1), ==, 2);
+}
+
+/* What is far away is no stride. */
+static void test_far(void)
+{
+    MmStreams s = {};
+    int i;
+
+    for (i = 0; i < 100; i++) {
+        g_assert_cmpuint(fault(&s, 1000 + i * (MM_STRIDE_MAX + 1), 1), ==, 1);
     }
 }
 
@@ -83,7 +160,7 @@ static void test_streams_side_by_side(void)
             g_assert_cmpuint(fault(&s, page[i], 1), ==, want);
             page[i] += want;
         }
-        want = MIN(want * 2, MM_WINDOW_MAX);
+        want = wider(want, round);
     }
 }
 
@@ -105,116 +182,77 @@ static void test_cut_short(void)
 {
     MmStreams s = {};
 
-    g_assert_cmpuint(mm_stream_window(&s, 100, 8), ==, 8);
-    mm_stream_filled(&s, 103);
-    g_assert_cmpuint(mm_stream_window(&s, 103, 8), ==, 16);
-    mm_stream_filled(&s, 119);
-    g_assert_cmpuint(mm_stream_window(&s, 119, 8), ==, 32);
+    mm_stream_filled(mm_stream_fault(&s, TID, 100, 8), 103);
+    mm_stream_filled(mm_stream_fault(&s, TID, 103, 8), 119);
+    g_assert_cmpuint(mm_stream_fault(&s, TID, 119, 8)->window, ==, 32);
 }
 
 /* What is filled while the guest goes on belongs to the stream, too. */
 static void test_filled_ahead(void)
 {
     MmStreams s = {};
-    unsigned stream;
+    MmStream *stream = mm_stream_fault(&s, TID, 100, 8);
 
-    g_assert_cmpuint(mm_stream_window(&s, 100, 8), ==, 8);
-    mm_stream_filled(&s, 108);
-    stream = s.current;
-    mm_stream_extend(&s, stream, 108, 140);
-    g_assert_cmpuint(mm_stream_window(&s, 140, 8), ==, 16);
-    mm_stream_filled(&s, 156);
+    mm_stream_filled(stream, 108);
+    mm_stream_extend(stream, 108, 140);
+    g_assert_cmpuint(stream->next, ==, 140);
+    g_assert_true(mm_stream_fault(&s, TID, 140, 8) == stream);
+    mm_stream_filled(stream, 156);
     /* too late: the stream has gone on meanwhile */
-    mm_stream_extend(&s, stream, 140, 172);
-    g_assert_cmpuint(mm_stream_window(&s, 156, 8), ==, 32);
+    mm_stream_extend(stream, 140, 172);
+    g_assert_cmpuint(stream->next, ==, 156);
 }
 
-typedef struct Shadow {
-    GQueue streams;             /* of Stream, oldest first */
-} Shadow;
-
-typedef struct Stream {
-    uint64_t next;
-    unsigned window;
-} Stream;
-
-static Stream *shadow_fault(Shadow *shadow, uint64_t page, unsigned first)
-{
-    GList *l;
-    Stream *stream;
-
-    for (l = shadow->streams.head; l; l = l->next) {
-        stream = l->data;
-        if (stream->next == page) {
-            stream->window = MIN(stream->window * 2, MM_WINDOW_MAX);
-            return stream;
-        }
-    }
-    if (shadow->streams.length == MM_STREAMS) {
-        g_free(g_queue_pop_head(&shadow->streams));
-    }
-    stream = g_new0(Stream, 1);
-    stream->window = first;
-    g_queue_push_tail(&shadow->streams, stream);
-    return stream;
-}
-
-static uint64_t pick_page(Shadow *shadow)
-{
-    unsigned nr = shadow->streams.length;
-
-    if (nr && g_test_rand_int_range(0, 4)) {
-        Stream *stream = g_queue_peek_nth(&shadow->streams,
-                                          g_test_rand_int_range(0, nr));
-
-        return stream->next;
-    }
-    return g_test_rand_int();
-}
-
-/* Two streams at one place are one: which of them goes on is no matter. */
-static bool is_ambiguous(Shadow *shadow, uint64_t next)
-{
-    unsigned same = 0;
-    GList *l;
-
-    for (l = shadow->streams.head; l; l = l->next) {
-        same += ((Stream *)l->data)->next == next;
-    }
-    return same > 1;
-}
-
+/* Whatever comes, a window has its bounds, and follows from one before. */
 static void test_random(void)
 {
-    Shadow shadow = { .streams = G_QUEUE_INIT };
     MmStreams s = {};
+    uint64_t page = 0;
     int i;
 
     for (i = 0; i < STEPS; i++) {
-        uint64_t page = pick_page(&shadow);
         unsigned first = g_test_rand_int_range(1, MM_WINDOW_MAX + 1);
-        Stream *stream = shadow_fault(&shadow, page, first);
-        unsigned nr = mm_stream_window(&s, page, first);
+        MmStream before[MM_STREAMS], *stream;
 
-        g_assert_cmpuint(nr, ==, stream->window);
-        stream->next = page + g_test_rand_int_range(1, nr + 1);
-        while (is_ambiguous(&shadow, stream->next)) {
-            stream->next += 1000;
+        memcpy(before, s.stream, sizeof(before));
+        switch (g_test_rand_int_range(0, 4)) {
+        case 0:
+            page = g_test_rand_int() % 100000;
+            break;
+        case 1:
+            page += g_test_rand_int_range(-20, 20);
+            break;
+        default:
+            page = s.stream[g_test_rand_int_range(0, MM_STREAMS)].next;
         }
-        mm_stream_filled(&s, stream->next);
-    }
-    while (!g_queue_is_empty(&shadow.streams)) {
-        g_free(g_queue_pop_head(&shadow.streams));
+        stream = mm_stream_fault(&s, g_test_rand_int_range(0, 4), page, first);
+        g_assert_cmpuint(stream->window, >=, 1);
+        g_assert_cmpuint(stream->window, <=, MM_WINDOW_MAX);
+        g_assert_cmpint(stream->stride, !=, 0);
+        g_assert_cmpint(ABS(stream->stride), <=, MM_STRIDE_MAX);
+        g_assert_cmpuint(stream->last, ==, page);
+        if (stream->windows) {
+            const MmStream *was = &before[stream - s.stream];
+
+            g_assert_cmpuint(stream->window, <=, was->window * 4);
+            g_assert_cmpint((int64_t)(page - was->last) % was->stride, ==, 0);
+        }
+        mm_stream_filled(stream, page + stream->stride *
+                         (int64_t)g_test_rand_int_range(0, stream->window + 1));
     }
 }
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/mm/stream/doubles", test_window_doubles);
+    g_test_add_func("/mm/stream/grows", test_window_grows);
     g_test_add_func("/mm/stream/page-0", test_page_0_is_no_stream);
     g_test_add_func("/mm/stream/random-faults", test_random_faults_stay_small);
-    g_test_add_func("/mm/stream/only-forwards", test_only_forwards);
+    g_test_add_func("/mm/stream/same-page", test_same_page);
+    g_test_add_func("/mm/stream/strides", test_strides);
+    g_test_add_func("/mm/stream/gaps", test_gaps);
+    g_test_add_func("/mm/stream/threads", test_strides_are_a_thread_s);
+    g_test_add_func("/mm/stream/far", test_far);
     g_test_add_func("/mm/stream/side-by-side", test_streams_side_by_side);
     g_test_add_func("/mm/stream/oldest-gives-way", test_oldest_gives_way);
     g_test_add_func("/mm/stream/cut-short", test_cut_short);

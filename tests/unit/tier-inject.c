@@ -170,6 +170,11 @@ static void inject_submit(MmTierQueue *queue, MmTierIO *io)
     }
 }
 
+static void inject_flush(MmTierQueue *queue)
+{
+    mm_queue_flush(container_of(queue, InjectQueue, base)->inner);
+}
+
 static unsigned inject_reap(MmTierQueue *queue, MmTierDone *done)
 {
     InjectQueue *q = container_of(queue, InjectQueue, base);
@@ -208,6 +213,7 @@ static const MmQueueOps queue_ops = {
     .start = inject_start,
     .alloc = inject_alloc,
     .submit = inject_submit,
+    .flush = inject_flush,
     .reap = inject_reap,
 };
 

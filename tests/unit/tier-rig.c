@@ -234,6 +234,7 @@ void rig_submit(RigIO *slot, bool store, uint64_t place, unsigned nr)
     slot->io.ret = 12345;
     rig->in_flight++;
     rig->queue->ops->submit(rig->queue, &slot->io);
+    mm_queue_flush(rig->queue);
 }
 
 int rig_transfer(TierRig *rig, bool store, uint64_t place, unsigned nr)

@@ -16,8 +16,9 @@
 /* Never populated pages filled with one call. */
 #define MM_POPULATE_PAGES 32
 
-/* Reads in flight, and pages of one read. */
+/* Reads in flight, of these for pages that somebody waits for; pages of one. */
 #define MM_NR_LOADS 64
+#define MM_LOADS_KEPT 16
 #define MM_LOAD_PAGES 8
 
 /* A read of consecutive pages from consecutive places. */
@@ -50,11 +51,13 @@ struct MmFault {
     uint8_t *fill_page;
     MmLoad loads[MM_NR_LOADS];
     QLIST_HEAD(, MmLoad) free_loads;
+    unsigned nr_free_loads;
     QLIST_HEAD(, MmLoad) busy_loads;
     MmWaiters waiters;          /* has its own lock */
     MmWaiter again[MM_MAX_WAITERS]; /* copy of those to retry */
     unsigned last_region;       /* of the last fault */
-    int node;                   /* of the thread whose fault is served */
+    uint32_t tid;               /* the thread whose fault is served, or 0 */
+    int node;                   /* where it is */
     uint64_t began_ns;          /* when the thread has */
     uint64_t now_ns;            /* time of the current round */
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
@@ -69,7 +72,7 @@ struct MmFault {
     /* the rest of a first touch's window, filled while the guest goes on */
     struct {
         uint32_t region;        /* id */
-        unsigned stream;
+        unsigned stream;        /* index */
         uint64_t page;
         unsigned nr;            /* 0: nothing to do */
     } ahead;
@@ -108,6 +111,13 @@ struct MmFault {
  * Returns MM_WAIT_NONE if it is served, else what it waits for.
  */
 MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_serve_never: the same for a page in NEVER. */
+MmWaitReason mm_serve_never(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_serve_swapped: the same for a page in SWAPPED; @entry is the map's. */
+MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
+                              uint64_t entry);
 
 /** mm_can_give_up: is the page out of memory, and not to be had? */
 bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page);
@@ -149,8 +159,18 @@ MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page);
 /** mm_load_reap: place what has been read. */
 void mm_load_reap(MmFault *f);
 
-/** mm_load_reap_immediate: the same for tiers that nothing tells of. */
-void mm_load_reap_immediate(MmFault *f);
+/**
+ * mm_load_reap_immediate: the same for tiers that nothing tells of
+ *
+ * Returns how many loads have ended.
+ */
+unsigned mm_load_reap_immediate(MmFault *f);
+
+/** mm_load_flush: really start what mm_load_start() has. */
+void mm_load_flush(MmFault *f);
+
+/** mm_load_ready: may mm_load_reap() find anything?  No system call. */
+bool mm_load_ready(MmFault *f);
 
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);
@@ -182,6 +202,9 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
 
 /** mm_unfill: a FILLING page goes back to where it came from. */
 void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry);
+
+/** mm_background_step: a bit of scan or swap-in; true if there is more. */
+bool mm_background_step(MmFault *f);
 
 /** mm_discard_poll: go on with the ring; true if there is more to do. */
 bool mm_discard_poll(MmFault *f);

@@ -32,6 +32,7 @@ void mm_load_init(MmFault *f)
     for (i = 0; i < MM_NR_LOADS; i++) {
         f->loads[i].io.buf = f->arena + i * MM_LOAD_PAGES * MM_PAGE_SIZE;
         QLIST_INSERT_HEAD(&f->free_loads, &f->loads[i], next);
+        f->nr_free_loads++;
     }
 }
 
@@ -96,6 +97,7 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     } while (!nr);
     mm_failpoint(MM_FP_FILLING);
     QLIST_REMOVE(load, next);
+    f->nr_free_loads--;
     QLIST_INSERT_HEAD(&f->busy_loads, load, next);
     qatomic_inc(&region->refs);
     load->region = region;
@@ -119,6 +121,11 @@ MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page)
     uint64_t entry = mm_map_get(&region->map, page);
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
 
+    /* tried and failed just now, if the tier is one that answers at once */
+    if (f->now_ns < f->retry_at_ns &&
+        mm_waiters_failed(&f->waiters, region->hva + page * MM_PAGE_SIZE)) {
+        return MM_WAIT_ERROR;
+    }
     if (!tier || qatomic_load_acquire(&tier->proven) ||
         f->now_ns - f->began_ns <= HANGS_NS) {
         return MM_WAIT_BUSY;
@@ -260,6 +267,7 @@ static void load_done(MmTierIO *io)
     mm_region_put(f->vm, load->region);
     QLIST_REMOVE(load, next);
     QLIST_INSERT_HEAD(&f->free_loads, load, next);
+    f->nr_free_loads++;
     /* somebody may wait for a free load */
     qatomic_set(&f->retry, true);
 }
@@ -309,15 +317,16 @@ void mm_load_look(MmFault *f)
     }
 }
 
-void mm_load_reap_immediate(MmFault *f)
+unsigned mm_load_reap_immediate(MmFault *f)
 {
-    unsigned i;
+    unsigned i, nr = 0;
 
     for (i = 0; i < f->vm->nr_tiers; i++) {
         if (f->vm->tiers[i]->ops->immediate) {
-            f->queues[i]->ops->reap(f->queues[i], load_done);
+            nr += f->queues[i]->ops->reap(f->queues[i], load_done);
         }
     }
+    return nr;
 }
 
 void mm_load_reap(MmFault *f)
@@ -327,4 +336,27 @@ void mm_load_reap(MmFault *f)
     for (i = 0; i < f->vm->nr_tiers; i++) {
         f->queues[i]->ops->reap(f->queues[i], load_done);
     }
+}
+
+void mm_load_flush(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        mm_queue_flush(f->queues[i]);
+    }
+}
+
+bool mm_load_ready(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        MmTierQueue *queue = f->queues[i];
+
+        if (queue->ops->ready && queue->ops->ready(queue)) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -20,8 +20,6 @@
 #include "../uffd.h"
 #include "fault-internal.h"
 
-/* Pages of a first touch that the guest waits for, while there are plenty. */
-#define FIRST_TOUCH_PAGES 8
 /* Clock passes that a page survives which came back after being zapped. */
 #define REFAULT_AGE 2
 /* ... which came in from a tier. */
@@ -162,155 +160,6 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
     return placed;
 }
 
-static bool same_kind(const MmRegion *region, uint64_t page, uint64_t first)
-{
-    uint64_t entry;
-
-    if (page >= region->nr_pages || !mm_region_reconciled(region, page)) {
-        return false;
-    }
-    entry = mm_map_get(&region->map, page);
-    return mm_entry_state(entry) == mm_entry_state(first) &&
-           mm_entry_tier(entry) == mm_entry_tier(first) &&
-           mm_entry_place(entry) == mm_entry_place(first);
-}
-
-/* Fill up to @want never populated pages from @page on; returns how many. */
-static unsigned populate(MmFault *f, MmRegion *region, uint64_t page,
-                         unsigned want, MmWaitReason *reason)
-{
-    uint64_t entries[MM_POPULATE_PAGES] = {};
-    uint64_t first = mm_map_get(&region->map, page);
-    unsigned nr, placed, i;
-
-    assert(want <= MM_POPULATE_PAGES);
-    for (nr = 0; nr < want && same_kind(region, page + nr, first); nr++) {
-        uint64_t entry = mm_map_get(&region->map, page + nr);
-
-        entries[nr] = mm_entry_with_state(entry, MM_PAGE_FILLING);
-        mm_map_move(&region->map, page + nr, entry, entries[nr]);
-    }
-    mm_failpoint(MM_FP_FILLING);
-    mm_nodes_prefer(f->vm->nodes, f->node);
-    placed = mm_place_pages(f, region, page, entries, f->zeroes, nr, reason);
-    for (i = placed; i < nr; i++) {
-        mm_unfill(region, page + i, entries[i]);
-    }
-    MM_STAT_ADD(f->vm, pages_populated, placed);
-    return placed;
-}
-
-/* Is there room for @nr pages without making reclaim start? */
-static bool plentiful(const MmVM *vm, unsigned nr)
-{
-    return !mm_limit_above_low(&vm->limit,
-                               qatomic_read(&vm->total_resident) + nr);
-}
-
-/*
- * A first touch.  The guest gets a few pages at once, so that it can go on;
- * the rest of the stream's window is filled while it does.
- */
-static MmWaitReason serve_never(MmFault *f, MmRegion *region, uint64_t page)
-{
-    bool plenty = plentiful(f->vm, MM_WINDOW_MAX);
-    unsigned window = mm_stream_window(&region->streams, page,
-                                       plenty ? FIRST_TOUCH_PAGES : 1);
-    unsigned now = MIN(window, plenty ? FIRST_TOUCH_PAGES
-                                      : MM_POPULATE_PAGES);
-    MmWaitReason reason;
-    unsigned placed;
-
-    now = mm_fault_room(f, now);
-    if (!now) {
-        return MM_WAIT_LIMIT;
-    }
-    placed = populate(f, region, page, now, &reason);
-    mm_stream_filled(&region->streams, page + placed);
-    MM_STAT_ADD(f->vm, fault_missing, placed != 0);
-    if (plenty && placed == now && window > now) {
-        f->ahead.region = region->id;
-        f->ahead.stream = region->streams.current;
-        f->ahead.page = page + placed;
-        f->ahead.nr = window - now;
-    }
-    return placed ? MM_WAIT_NONE : reason;
-}
-
-bool mm_serve_ahead(MmFault *f)
-{
-    MmRegion *region = f->vm->regions[f->ahead.region];
-    unsigned want = MIN(f->ahead.nr, MM_POPULATE_PAGES);
-    unsigned left = f->ahead.nr - want;
-    uint64_t page = f->ahead.page;
-    MmWaitReason reason;
-    unsigned placed;
-
-    f->ahead.nr = 0;
-    if (!want || !region || page >= region->nr_pages ||
-        !plentiful(f->vm, want) || !mm_region_reconciled(region, page) ||
-        mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_NEVER) {
-        return false;
-    }
-    placed = populate(f, region, page, want, &reason);
-    mm_stream_extend(&region->streams, f->ahead.stream, page, page + placed);
-    if (placed == want) {
-        f->ahead.page = page + placed;
-        f->ahead.nr = left;
-    }
-    return f->ahead.nr != 0;
-}
-
-/* A page that is one value throughout, kept in place and checksum. */
-static MmWaitReason serve_fill(MmFault *f, MmRegion *region, uint64_t page,
-                               uint64_t entry)
-{
-    uint64_t value = (uint64_t)region->map.checksums[page] << 32 |
-                     (uint32_t)mm_entry_place(entry);
-    uint64_t *word = (uint64_t *)f->fill_page;
-    uint64_t filling = mm_entry_with_state(entry, MM_PAGE_FILLING);
-    MmWaitReason reason;
-    unsigned i;
-
-    if (!mm_fault_room(f, 1)) {
-        return MM_WAIT_LIMIT;
-    }
-    for (i = 0; i < MM_PAGE_SIZE / sizeof(value); i++) {
-        word[i] = value;
-    }
-    mm_map_move(&region->map, page, entry, filling);
-    mm_failpoint(MM_FP_FILLING);
-    mm_nodes_prefer(f->vm->nodes, f->node);
-    if (!mm_place_pages(f, region, page, &filling, f->fill_page, 1,
-                        &reason)) {
-        mm_unfill(region, page, filling);
-        return reason;
-    }
-    MM_STAT_ADD(f->vm, fault_zero, 1);
-    return MM_WAIT_NONE;
-}
-
-static MmWaitReason serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
-{
-    unsigned want = mm_stream_window(&region->streams, page, 1);
-    unsigned done = 0, nr;
-
-    want = mm_fault_room(f, want);
-    if (!want) {
-        return MM_WAIT_LIMIT;
-    }
-    do {
-        nr = mm_load_start(f, region, page + done, want - done);
-        done += nr;
-    } while (nr && done < want);
-    if (!done) {
-        return mm_load_wait_reason(f, region, page);
-    }
-    mm_stream_filled(&region->streams, page + done);
-    MM_STAT_ADD(f->vm, fault_swapin, 1);
-    return MM_WAIT_LOAD;
-}
-
 static uint64_t lost_entry(uint64_t entry)
 {
     return mm_entry_at(mm_entry_with_state(entry, MM_PAGE_LOST),
@@ -416,12 +265,9 @@ MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page)
 
     switch (mm_entry_state(entry)) {
     case MM_PAGE_NEVER:
-        return serve_never(f, region, page);
+        return mm_serve_never(f, region, page);
     case MM_PAGE_SWAPPED:
-        if (mm_entry_tier(entry) <= MM_TIER_FILL) {
-            return serve_fill(f, region, page, entry);
-        }
-        return serve_swapped(f, region, page);
+        return mm_serve_swapped(f, region, page, entry);
     case MM_PAGE_FILLING:
         return MM_WAIT_LOAD;
     case MM_PAGE_RESIDENT:

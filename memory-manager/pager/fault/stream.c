@@ -1,37 +1,121 @@
 /*
- * Managed memory pager: sequential streams of faults
+ * Managed memory pager: streams of faults
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "stream.h"
 
-unsigned mm_stream_window(MmStreams *s, uint64_t page, unsigned first)
+/* Steps that a fault may be ahead of its stream: pages that were there. */
+#define GAP_MIN 4
+/* Windows after which a stream has proved itself. */
+#define PROVEN 2
+
+static bool goes_on(const MmStream *stream, uint64_t page)
+{
+    int64_t ahead = page - stream->next;
+    int64_t steps = ahead / stream->stride;
+
+    return stream->window && ahead % stream->stride == 0 && steps >= 0 &&
+           steps <= MAX(stream->window, GAP_MIN);
+}
+
+/* The same fault once more: it had to wait, or it is another thread's, too. */
+static MmStream *find_again(MmStreams *s, uint64_t page)
 {
     unsigned i;
 
     for (i = 0; i < MM_STREAMS; i++) {
-        if (s->stream[i].window && s->stream[i].next == page) {
-            s->current = i;
-            s->stream[i].window = MIN(s->stream[i].window * 2, MM_WINDOW_MAX);
-            return s->stream[i].window;
+        if (s->stream[i].window && s->stream[i].last == page) {
+            return &s->stream[i];
         }
     }
-    s->current = s->oldest;
-    s->oldest = (s->oldest + 1) % MM_STREAMS;
-    s->stream[s->current].window = first;
-    return first;
+    return NULL;
 }
 
-void mm_stream_filled(MmStreams *s, uint64_t end)
+static MmStream *find(MmStreams *s, uint64_t page)
 {
-    s->stream[s->current].next = end;
+    unsigned i;
+
+    for (i = 0; i < MM_STREAMS; i++) {
+        if (goes_on(&s->stream[i], page)) {
+            return &s->stream[i];
+        }
+    }
+    return NULL;
 }
 
-void mm_stream_extend(MmStreams *s, unsigned stream, uint64_t from,
-                      uint64_t end)
+static void widen(MmStream *stream)
 {
-    if (s->stream[stream].next == from) {
-        s->stream[stream].next = end;
+    unsigned factor = stream->windows < PROVEN ? 2 : 4;
+
+    stream->windows++;
+    stream->window = MIN(stream->window * factor, MM_WINDOW_MAX);
+}
+
+/* A stream of this thread that goes nowhere yet, and is near. */
+static MmStream *find_near(MmStreams *s, uint32_t tid, uint64_t page)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_STREAMS; i++) {
+        MmStream *stream = &s->stream[i];
+        int64_t distance = page - stream->last;
+
+        if (stream->window && !stream->windows && stream->tid == tid &&
+            distance && ABS(distance) <= MM_STRIDE_MAX) {
+            stream->stride = distance;
+            return stream;
+        }
+    }
+    return NULL;
+}
+
+static MmStream *replace_oldest(MmStreams *s)
+{
+    MmStream *oldest = &s->stream[0];
+    unsigned i;
+
+    for (i = 1; i < MM_STREAMS; i++) {
+        if (s->stream[i].used < oldest->used) {
+            oldest = &s->stream[i];
+        }
+    }
+    oldest->stride = 1;
+    oldest->windows = 0;
+    return oldest;
+}
+
+MmStream *mm_stream_fault(MmStreams *s, uint32_t tid, uint64_t page,
+                          unsigned first)
+{
+    MmStream *stream = find_again(s, page);
+
+    if (stream) {
+        return stream;
+    }
+    stream = find(s, page);
+    if (stream) {
+        widen(stream);
+    } else {
+        stream = find_near(s, tid, page) ?: replace_oldest(s);
+        stream->window = first;
+    }
+    stream->tid = tid;
+    stream->last = page;
+    stream->next = page + stream->stride;
+    stream->used = ++s->faults;
+    return stream;
+}
+
+void mm_stream_filled(MmStream *stream, uint64_t next)
+{
+    stream->next = next;
+}
+
+void mm_stream_extend(MmStream *stream, uint64_t from, uint64_t next)
+{
+    if (stream->next == from) {
+        stream->next = next;
     }
 }

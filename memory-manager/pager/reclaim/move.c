@@ -124,6 +124,7 @@ static void load_pieces(MmReclaim *r, MmBatch *b)
         };
         mm_reclaim_transfer(r, r->queues[move->from], &move->loads[i], loaded);
     }
+    mm_queue_flush(r->queues[move->from]);
 }
 
 /* What cannot be read stays where it is: whoever needs it will say so. */

@@ -50,6 +50,7 @@ static void read_identity(MmReclaim *r, unsigned t)
     health->asked = true;
     health->answered = false;
     mm_reclaim_transfer(r, r->queues[t], &health->proof, identity_read);
+    mm_queue_flush(r->queues[t]);
 }
 
 static void look_at_identity(MmReclaim *r, unsigned t)

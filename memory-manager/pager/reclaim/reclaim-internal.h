@@ -165,7 +165,7 @@ bool mm_tiers_ready(MmReclaim *r);
 /** mm_tiers_wait: until all may be used, or an event has said why not. */
 void mm_tiers_wait(MmReclaim *r);
 
-/** mm_reclaim_transfer: start a transfer; @done is called by a reap. */
+/** mm_reclaim_transfer: submit a transfer; @done is called by a reap. */
 void mm_reclaim_transfer(MmReclaim *r, MmTierQueue *queue, MmTransfer *t,
                          void (*done)(MmReclaim *r, MmTransfer *t));
 

@@ -219,6 +219,7 @@ static void store_run(MmReclaim *r, MmBatch *b)
     b->storing = true;
     b->since_ns = clock_ns();
     mm_reclaim_transfer(r, queue, &b->transfer, run_stored);
+    mm_queue_flush(queue);
     if (queue->tier->ops->immediate) {
         mm_reclaim_reap_tier(r, b->tier);
     }

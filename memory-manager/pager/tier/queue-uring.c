@@ -63,6 +63,17 @@ static void push(MmQueueUring *q)
     assert(ret > 0);
 }
 
+static struct io_uring_sqe *get_sqe(MmQueueUring *q)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+    if (!sqe) {
+        push(q);
+        sqe = io_uring_get_sqe(&q->ring);
+    }
+    return sqe;
+}
+
 static void uring_submit(MmTierQueue *queue, MmTierIO *io)
 {
     MmQueueUring *q = container_of(queue, MmQueueUring, base);
@@ -75,7 +86,7 @@ static void uring_submit(MmTierQueue *queue, MmTierIO *io)
     assert(io->buf >= q->arena && io->buf + len <= q->arena + q->arena_size);
     io->queue = queue;
     ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
-    sqe = ret ? NULL : io_uring_get_sqe(&q->ring);
+    sqe = ret ? NULL : get_sqe(q);
     if (!sqe) {
         fail(q, io, ret ?: -EBUSY);
         return;
@@ -87,7 +98,22 @@ static void uring_submit(MmTierQueue *queue, MmTierIO *io)
     }
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, io);
-    push(q);
+}
+
+static void uring_flush(MmTierQueue *queue)
+{
+    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+
+    if (io_uring_sq_ready(&q->ring)) {
+        push(q);
+    }
+}
+
+static bool uring_ready(MmTierQueue *queue)
+{
+    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+
+    return io_uring_cq_ready(&q->ring) || !QSIMPLEQ_EMPTY(&q->failed);
 }
 
 static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
@@ -97,9 +123,7 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
     MmTierIO *io;
     unsigned nr = 0;
 
-    if (io_uring_sq_ready(&q->ring)) {
-        push(q);
-    }
+    uring_flush(queue);
     while ((io = QSIMPLEQ_FIRST(&q->failed))) {
         QSIMPLEQ_REMOVE_HEAD(&q->failed, next);
         done(io);
@@ -128,6 +152,8 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
 static const MmQueueOps uring_ops = {
     .alloc = mm_tier_file_alloc,
     .submit = uring_submit,
+    .flush = uring_flush,
+    .ready = uring_ready,
     .reap = uring_reap,
 };
 

@@ -180,8 +180,22 @@ typedef struct MmQueueOps {
      */
     int (*alloc)(MmTierQueue *queue, MmTierIO *io);
 
-    /** submit: start @io; completes by reap(), also when it fails at once. */
+    /**
+     * submit: start @io, at the latest with the next mm_queue_flush()
+     *
+     * Completes by reap(), also when it fails at once.
+     */
     void (*submit)(MmTierQueue *queue, MmTierIO *io);
+
+    /** flush: see mm_queue_flush(); NULL: nothing is put off */
+    void (*flush)(MmTierQueue *queue);
+
+    /**
+     * ready: would reap() find anything, as far as can be seen in memory?
+     *
+     * NULL: that cannot be told.
+     */
+    bool (*ready)(MmTierQueue *queue);
 
     /** reap: call @done for every completed transfer, return their number. */
     unsigned (*reap)(MmTierQueue *queue, MmTierDone *done);
@@ -201,6 +215,19 @@ struct MmTierQueue {
     const MmQueueOps *ops;
     MmTier *tier;
 };
+
+/**
+ * mm_queue_flush: start what has been submitted
+ *
+ * Transfers that start together cost less: one system call, and for a virtual
+ * disk one exit.
+ */
+static inline void mm_queue_flush(MmTierQueue *queue)
+{
+    if (queue->ops->flush) {
+        queue->ops->flush(queue);
+    }
+}
 
 /**
  * mm_tier_file_open: a file tier on an unnamed file
