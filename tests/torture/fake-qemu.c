@@ -385,7 +385,8 @@ static void check_pager_exit(FakeQemu *fq)
     if (!fake_manager_pid(fq->fm)) {
         return;
     }
-    status = fake_manager_reap(fq->fm, EXIT_TIMEOUT_MS, &wanted);
+    status = fake_manager_reap(fq->fm, EXIT_TIMEOUT_MS * torture_slowness(),
+                               &wanted);
     if (status == -1) {
         verdict_fail(fq->verdict, "the pager lives on after QEMU's end");
     } else if (status && !wanted && !fq->may_die) {

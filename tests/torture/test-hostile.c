@@ -104,6 +104,7 @@ static void run_attack(const Attack *attack)
         rig_finish(rig);
         return;
     }
+    g_test_message("%s", attack->name);
     verdict_mute(rig->verdict, true);
     attack->run(rig);
     wrong = judge(rig);

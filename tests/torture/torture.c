@@ -77,6 +77,11 @@ unsigned torture_trials(unsigned normal, unsigned long_run)
     return tunable("MM_TORTURE_TRIALS", normal, long_run);
 }
 
+unsigned torture_slowness(void)
+{
+    return tunable("MM_TORTURE_SLOWNESS", 1, 1);
+}
+
 uint64_t torture_seed(void)
 {
     return (uint64_t)(uint32_t)g_test_rand_int() << 32 |

@@ -38,6 +38,9 @@ unsigned torture_seconds(unsigned normal, unsigned long_run);
 /** torture_trials: how often to kill, likewise. */
 unsigned torture_trials(unsigned normal, unsigned long_run);
 
+/** torture_slowness: by what to multiply time limits, for slow pagers. */
+unsigned torture_slowness(void);
+
 /** torture_seed: the seed of this test case; repeats with --seed. */
 uint64_t torture_seed(void);
 
