@@ -199,6 +199,7 @@ static void test_load_is_cancelled(void)
         vm_rig_swap_out(vm, region, i, MM_PAGE_SWAPPED);
     }
     g_assert_cmpuint(mm_load_start(vm->fault, region, 0, 8), ==, 8);
+    mm_load_flush(vm->fault);
     post(0, 0, 2, 3, MM_RING_POSTED);
     poll_all();
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);

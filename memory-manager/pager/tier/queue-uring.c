@@ -10,6 +10,12 @@
  *
  * One thread uses a queue.  Transfers that fail to start complete like any
  * other, by reap().
+ *
+ * A read that cannot start without waiting (for the file's lock, say) would be
+ * handed to a thread of the kernel, which is part of this process: if the disk
+ * does not answer, the process could not even be killed, and its successor
+ * would wait for that.  So reads must not wait, but for the last resort.  (What
+ * a write needs besides the disk is not to be had that way.)
  */
 #include "qemu/osdep.h"
 #include <liburing.h>
@@ -19,12 +25,16 @@
 #include "../test-hooks.h"
 #include "tier.h"
 
+/* How often a read is tried without waiting. */
+#define MAX_TRIES 100
+
 typedef struct MmQueueUring {
     MmTierQueue base;
     struct io_uring ring;
     uint8_t *arena;
     size_t arena_size;
     int wake_fd;
+    bool can_nowait;            /* as far as is known */
 
     /* transfers that failed before they reached the kernel */
     QSIMPLEQ_HEAD(, MmTierIO) failed;
@@ -74,30 +84,44 @@ static struct io_uring_sqe *get_sqe(MmQueueUring *q)
     return sqe;
 }
 
-static void uring_submit(MmTierQueue *queue, MmTierIO *io)
+static void start(MmQueueUring *q, MmTierIO *io)
 {
-    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+    struct io_uring_sqe *sqe = get_sqe(q);
     unsigned len = io->nr_pages * MM_PAGE_SIZE;
     /* slot 0 lies behind the file's identity page */
     uint64_t offset = (io->place + 1) * MM_PAGE_SIZE;
-    struct io_uring_sqe *sqe;
-    int ret;
 
-    assert(io->buf >= q->arena && io->buf + len <= q->arena + q->arena_size);
-    io->queue = queue;
-    ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
-    sqe = ret ? NULL : get_sqe(q);
     if (!sqe) {
-        fail(q, io, ret ?: -EBUSY);
+        fail(q, io, -EBUSY);
         return;
     }
     if (io->store) {
         io_uring_prep_write_fixed(sqe, 0, io->buf, len, offset, 0);
     } else {
         io_uring_prep_read_fixed(sqe, 0, io->buf, len, offset, 0);
+        if (q->can_nowait && io->tries < MAX_TRIES) {
+            sqe->rw_flags = RWF_NOWAIT;
+        }
     }
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, io);
+    io->tries++;
+}
+
+static void uring_submit(MmTierQueue *queue, MmTierIO *io)
+{
+    MmQueueUring *q = container_of(queue, MmQueueUring, base);
+    unsigned len = io->nr_pages * MM_PAGE_SIZE;
+    int ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
+
+    assert(io->buf >= q->arena && io->buf + len <= q->arena + q->arena_size);
+    io->queue = queue;
+    io->tries = 0;
+    if (ret) {
+        fail(q, io, ret);
+    } else {
+        start(q, io);
+    }
 }
 
 static void uring_flush(MmTierQueue *queue)
@@ -114,6 +138,21 @@ static bool uring_ready(MmTierQueue *queue)
     MmQueueUring *q = container_of(queue, MmQueueUring, base);
 
     return io_uring_cq_ready(&q->ring) || !QSIMPLEQ_EMPTY(&q->failed);
+}
+
+/* It was not to wait, and could not do without. */
+static bool is_to_try_again(MmQueueUring *q, MmTierIO *io, int res)
+{
+    if (io->store || io->tries > MAX_TRIES) {
+        return false;
+    }
+    if (res == -EOPNOTSUPP) {
+        /* nor can this file's other reads */
+        q->can_nowait = false;
+        io->tries = MAX_TRIES;
+        return true;
+    }
+    return res == -EAGAIN;
 }
 
 static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
@@ -134,6 +173,10 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
 
         io = io_uring_cqe_get_data(cqe);
         io_uring_cqe_seen(&q->ring, cqe);
+        if (is_to_try_again(q, io, res)) {
+            start(q, io);
+            continue;
+        }
         if (res < 0) {
             io->ret = res;
         } else {
@@ -146,6 +189,7 @@ static unsigned uring_reap(MmTierQueue *queue, MmTierDone *done)
         done(io);
         nr++;
     }
+    uring_flush(queue);
     return nr;
 }
 
@@ -217,6 +261,7 @@ MmTierQueue *mm_queue_uring_new(MmTier *tier, int fd, void *arena,
     q->arena = arena;
     q->arena_size = arena_size;
     q->wake_fd = wake_fd;
+    q->can_nowait = true;
     QSIMPLEQ_INIT(&q->failed);
     ret = io_uring_queue_init(depth, &q->ring, IORING_SETUP_R_DISABLED);
     if (ret == 0) {

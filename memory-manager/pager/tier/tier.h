@@ -57,6 +57,7 @@ struct MmTierIO {
 
     /* the queue's */
     MmTierQueue *queue;
+    unsigned tries;
     QSIMPLEQ_ENTRY(MmTierIO) next;
 };
 
