@@ -77,6 +77,15 @@ struct MmFault {
         unsigned nr;            /* 0: nothing to do */
     } ahead;
 
+    /* the rest of a swapped stream's window, likewise */
+    struct {
+        uint32_t region;        /* id */
+        unsigned stream;        /* index */
+        uint64_t page;
+        int64_t stride;
+        unsigned steps;         /* 0: nothing to do */
+    } rest;
+
     /* discard in progress */
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
@@ -127,6 +136,9 @@ void mm_give_up(MmFault *f, MmRegion *region, uint64_t page);
 
 /** mm_serve_ahead: one step of filling ahead; true if there is more. */
 bool mm_serve_ahead(MmFault *f);
+
+/** mm_swap_in_ahead: one step of reading ahead; true if there is more now. */
+bool mm_swap_in_ahead(MmFault *f);
 
 /** mm_fault_served: account for pages that are there now. */
 void mm_fault_served(MmFault *f, MmRegion *region, uint64_t page,

@@ -308,6 +308,7 @@ static void *fault_thread(void *opaque)
             retry_waiters(f);
         }
         busy |= mm_serve_ahead(f);
+        busy |= mm_swap_in_ahead(f);
         /* the scan holds up reclaim, and with it the limit: it comes first */
         if (!faults || f->scanning) {
             busy |= mm_background_step(f);

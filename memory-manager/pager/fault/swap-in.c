@@ -5,7 +5,7 @@
  *
  * The faulting page and, if the fault goes on where others have been, the rest
  * of the stream's window: pages that are one value throughout at once, others
- * by reads.
+ * by reads, a few of them in each round.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
@@ -13,10 +13,14 @@
 #include "../test-hooks.h"
 #include "fault-internal.h"
 
-/* What a window loads at once takes this thread's time, while others wait. */
+/*
+ * What is begun at once of a window: whatever it is takes this thread's time,
+ * while the faulting page's read may have ended, and others wait.
+ */
+#define CHUNKS_AT_ONCE 8
 #define IMMEDIATE_LOADS 32
 
-/* A page that is one value throughout, kept in place and checksum. */
+/* A page that is one value throughout, kept in place and checksum; for room. */
 static MmWaitReason fill(MmFault *f, MmRegion *region, uint64_t page,
                          uint64_t entry)
 {
@@ -27,9 +31,6 @@ static MmWaitReason fill(MmFault *f, MmRegion *region, uint64_t page,
     MmWaitReason reason;
     unsigned i;
 
-    if (!mm_fault_room(f, 1)) {
-        return MM_WAIT_LIMIT;
-    }
     for (i = 0; i < MM_PAGE_SIZE / sizeof(value); i++) {
         word[i] = value;
     }
@@ -70,25 +71,25 @@ static unsigned load_chunk(MmFault *f, MmRegion *region, uint64_t first,
 }
 
 /*
- * Begin to bring in a stream's window, at most @room pages; returns how many
- * steps of it.  Some reads are left to those who wait.
+ * Begin to bring in @steps pages from @page on, at most @room and as many as is
+ * good at once; returns how many steps.  Some loads are left to those who wait.
  */
-static unsigned load_window(MmFault *f, MmRegion *region,
-                            const MmStream *stream, uint64_t page,
-                            unsigned room)
+static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
+                            int64_t stride, unsigned steps, unsigned room)
 {
-    unsigned chunk = ABS(stream->stride) == 1 ? MM_LOAD_PAGES : 1;
-    unsigned done = 0, at_once = 0;
+    unsigned chunk = ABS(stride) == 1 ? MM_LOAD_PAGES : 1;
+    unsigned done = 0, at_once = 0, chunks;
 
-    while (done < stream->window && room && at_once < IMMEDIATE_LOADS &&
-           (!done || f->nr_free_loads > MM_LOADS_KEPT)) {
-        unsigned nr = MIN(MIN(chunk, stream->window - done), room);
-        uint64_t first = page + done * stream->stride;
+    for (chunks = 0; chunks < CHUNKS_AT_ONCE && done < steps && room &&
+         at_once < IMMEDIATE_LOADS &&
+         (!done || f->nr_free_loads > MM_LOADS_KEPT); chunks++) {
+        unsigned nr = MIN(MIN(chunk, steps - done), room);
+        uint64_t first = page + done * stride;
 
         if (first >= region->nr_pages) {
             break;      /* over one end or the other */
         }
-        if (stream->stride == -1) {
+        if (stride == -1) {
             nr = MIN(nr, first + 1);
             first -= nr - 1;
         }
@@ -96,12 +97,46 @@ static unsigned load_window(MmFault *f, MmRegion *region,
         done += nr;
         /* the first pages are those that somebody waits for */
         at_once += mm_load_reap_immediate(f);
-        if (done == nr) {
+        if (!chunks) {
             mm_load_flush(f);
         }
     }
     mm_load_flush(f);
     return done;
+}
+
+static void keep_rest(MmFault *f, MmRegion *region, MmStream *stream,
+                      unsigned steps)
+{
+    f->rest.region = region->id;
+    f->rest.stream = stream - region->streams.stream;
+    f->rest.page = stream->next;
+    f->rest.stride = stream->stride;
+    f->rest.steps = steps;
+}
+
+bool mm_swap_in_ahead(MmFault *f)
+{
+    MmRegion *region = f->vm->regions[f->rest.region];
+    unsigned steps = f->rest.steps;
+    uint64_t page = f->rest.page;
+    MmStream *stream;
+    unsigned done;
+
+    if (!steps || f->nr_free_loads <= MM_LOADS_KEPT) {
+        return false;   /* it goes on when a read has ended */
+    }
+    f->rest.steps = 0;
+    if (!region) {
+        return false;
+    }
+    done = load_window(f, region, page, f->rest.stride, steps,
+                       mm_fault_room(f, steps));
+    stream = &region->streams.stream[f->rest.stream];
+    mm_stream_extend(stream, page, page + f->rest.stride * done);
+    f->rest.page = page + f->rest.stride * done;
+    f->rest.steps = done ? steps - done : 0;
+    return f->rest.steps != 0;
 }
 
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
@@ -110,6 +145,7 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
     MmStream *stream = mm_stream_fault(&region->streams, f->tid, page, 1);
     unsigned room = mm_fault_room(f, stream->window);
     MmWaitReason reason;
+    unsigned done;
 
     if (!room) {
         return MM_WAIT_LIMIT;
@@ -120,9 +156,11 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
             return reason;
         }
         MM_STAT_ADD(f->vm, fault_zero, 1);
+        room--;
     }
-    mm_stream_filled(stream, page + stream->stride *
-                     load_window(f, region, stream, page, room));
+    done = load_window(f, region, page, stream->stride, stream->window, room);
+    mm_stream_filled(stream, page + stream->stride * done);
+    keep_rest(f, region, stream, stream->window - done);
     if (is_fill(entry)) {
         return MM_WAIT_NONE;
     }
