@@ -116,6 +116,9 @@ uint64_t mm_map_reconcile(MmPageMap *map, uint64_t page, bool present)
     MmPageState state = mm_entry_state(entry);
 
     if (present) {
+        if (mm_entry_tier(entry) != MM_TIER_NONE) {
+            entry = mm_entry_with_age(entry, 0);
+        }
         entry = mm_entry_at(entry, MM_TIER_NONE, 0);
         entry = mm_entry_with_state(entry, MM_PAGE_RESIDENT);
     } else {

@@ -8,7 +8,9 @@
  *
  *    bits  0-3   state      MmPageState
  *          4-7   tier       MM_TIER_NONE, MM_TIER_FILL or a real tier's number
- *          8-11  age        0 = cold; passes of the clock hand that it survives
+ *          8-11  age        of a present page: 0 = cold, else how often it may
+ *                           be aged before it is; of an evicted one: when that
+ *                           was (MmVM.epoch)
  *         12-21  version    counts evictions, part of the checksum
  *         22-63  place      the tier's word for where it is, or the low half of
  *                           a fill value; of WRITEBACK, the batch's ticket
@@ -143,10 +145,10 @@ static inline uint64_t mm_entry_with_state(uint64_t entry, MmPageState state)
     return (entry & ~0xfULL) | state;
 }
 
-/** mm_entry_with_age: the same entry with another age, 0..MM_AGE_MAX. */
+/** mm_entry_with_age: the same entry with another age, the low four bits. */
 static inline uint64_t mm_entry_with_age(uint64_t entry, unsigned age)
 {
-    return (entry & ~0xf00ULL) | (uint64_t)age << 8;
+    return (entry & ~0xf00ULL) | (uint64_t)(age & 0xf) << 8;
 }
 
 /** mm_entry_at: the same entry, its content at @tier and @place. */

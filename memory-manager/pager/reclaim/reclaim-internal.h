@@ -23,6 +23,12 @@ typedef struct MmCandidate {
     uint64_t page;
 } MmCandidate;
 
+/* A place on the clock of all pages. */
+typedef struct MmHand {
+    uint32_t region;            /* id */
+    uint64_t page;
+} MmHand;
+
 /* One transfer of this thread's; io.opaque is its MmReclaim. */
 typedef struct MmTransfer MmTransfer;
 struct MmTransfer {
@@ -115,9 +121,13 @@ struct MmReclaim {
     uint64_t unstuck_ns;        /* since when something could, or 0 */
     uint64_t held;              /* pages found mapped for DMA in this round */
 
-    /* clock hand */
-    uint32_t hand_region;
-    uint64_t hand_page;
+    MmHand gathers;             /* the hand that takes cold pages */
+    MmHand ages;                /* the one that makes pages cold */
+    uint64_t to_age;            /* pages that the latter is behind */
+    uint64_t seen;              /* by the former, lately: resident pages */
+    uint64_t found;             /* and, of these, cold ones */
+    uint64_t random;            /* never 0 */
+    uint64_t in_epoch;          /* pages evicted in vm->epoch */
 
     MmBatch batches[MM_NR_BATCHES + 1];
     uint64_t ticket;            /* of the last batch */

@@ -308,6 +308,7 @@ MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
     unsigned i;
 
     r->vm = vm;
+    r->random = clock_ns() | 1;
     r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->io_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     arena = mmap(NULL, size, PROT_READ | PROT_WRITE,

@@ -3,12 +3,19 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A clock hand goes round the resident pages.  A page whose age is not 0 gets
- * younger by one and stays; any other becomes a candidate: QEMU's zap thread
- * drops it from the page tables, which keeps its content.  If the guest wants
- * it, the next access faults, the fault thread maps it again and raises its
- * age: that is the access sampling and the second chance in one.  What is
- * still a candidate when it comes out at the fifo's head is evicted.
+ * Two clock hands go round the resident pages.  One ages: it makes a page's
+ * age less by one, for one page per page that is taken, and for more while few
+ * pages are cold.  The other takes what is cold (age 0): such a page becomes a
+ * candidate, and QEMU's zap thread drops it from the page tables, which keeps
+ * its content.  If the guest wants it, the next access faults, the fault thread
+ * maps it again and raises its age: that is the access sampling and the second
+ * chance in one.  What is still a candidate when it comes out at the fifo's
+ * head is evicted.
+ *
+ * Pages that come back from a tier are cold, unless they were evicted only a
+ * short while ago (fault/serve.c).  So a scan of more than fits evicts what it
+ * has brought in itself, and leaves the rest alone.  The hand that takes jumps
+ * now and then: running ahead of a scan it would evict just what comes next.
  *
  * A page is made a candidate before it is zapped.  Whoever maps it afterwards
  * changes the state first (M2), so a page that is a candidate after the zap
@@ -24,6 +31,13 @@
 #define ZAP_TIMEOUT_MS 1000
 /* Pages looked at before the hand's region is fetched anew. */
 #define LOOK_PAGES 4096
+/* Ages more if less than this share of the pages is cold; by so many. */
+#define COLD_SHARE 16
+#define AGE_PAGES 512
+/* What the share is told by: half of it is forgotten after so many pages. */
+#define SEEN_PAGES 16384
+/* One scan out of so many begins somewhere else. */
+#define JUMP 4
 
 typedef struct Zap {
     MmMsgZap hdr;
@@ -129,75 +143,166 @@ static void fifo_push(MmReclaim *r, const Zap *zap)
     }
 }
 
-/* Let the hand pass one page; true if it has become a candidate. */
-static bool pass_page(MmReclaim *r, MmRegion *region, uint64_t page,
-                      bool force)
+/* What a hand does to a page; true if that page counts. */
+typedef bool MmPass(MmReclaim *r, MmRegion *region, uint64_t page,
+                    void *opaque);
+
+static bool is_resident(const MmRegion *region, uint64_t page)
+{
+    return mm_entry_state(mm_map_get(&region->map, page)) == MM_PAGE_RESIDENT;
+}
+
+static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
+                        void *opaque)
 {
     uint64_t entry = mm_map_get(&region->map, page);
     unsigned age = mm_entry_age(entry);
 
+    if (!is_resident(region, page)) {
+        return false;
+    }
+    if (age) {
+        /* lost against a fault: the page is in use anyway */
+        mm_map_cas(&region->map, page, entry,
+                   mm_entry_with_age(entry, age - 1));
+    }
+    return true;
+}
+
+typedef struct Gather {
+    Zap *zap;
+    bool force;
+} Gather;
+
+static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
+                           void *opaque)
+{
+    Gather *gather = opaque;
+    uint64_t entry = mm_map_get(&region->map, page);
+
     if (mm_entry_state(entry) != MM_PAGE_RESIDENT) {
         return false;
     }
+    r->seen++;
     if (mm_region_dma_held(region, page)) {
         r->held++;
         return false;
     }
-    if (age && !force) {
-        /* lost against a fault: the page is in use anyway */
-        mm_map_cas(&region->map, page, entry,
-                   mm_entry_with_age(entry, age - 1));
+    if ((mm_entry_age(entry) && !gather->force) ||
+        !mm_map_cas(&region->map, page, entry,
+                    mm_entry_with_state(entry, MM_PAGE_CANDIDATE))) {
         return false;
     }
-    return mm_map_cas(&region->map, page, entry,
-                      mm_entry_with_state(entry, MM_PAGE_CANDIDATE));
+    r->found++;
+    zap_add(gather->zap, region->id, page);
+    return true;
 }
 
-/* Move the hand on within one region; false at its end. */
-static bool pass_region(MmReclaim *r, MmRegion *region, Zap *zap,
-                        unsigned want, bool force, uint64_t *looked)
+/* Returns whether there is more of the region. */
+static bool move_in_region(MmReclaim *r, MmHand *hand, MmRegion *region,
+                           unsigned *want, uint64_t *looked,
+                           MmPass *pass, void *opaque)
 {
-    uint64_t end = MIN(r->hand_page + LOOK_PAGES, region->nr_pages);
+    uint64_t end = MIN(hand->page + LOOK_PAGES, region->nr_pages);
 
-    for (; r->hand_page < end && zap->nr_pages < want; r->hand_page++) {
+    for (; hand->page < end && *want; hand->page++) {
         (*looked)++;
-        if (!mm_region_reconciled(region, r->hand_page)) {
-            r->hand_page |= MM_CHUNK_PAGES - 1;
+        if (!mm_region_reconciled(region, hand->page)) {
+            hand->page |= MM_CHUNK_PAGES - 1;
             continue;
         }
-        if (pass_page(r, region, r->hand_page, force)) {
-            zap_add(zap, region->id, r->hand_page);
-        }
+        *want -= pass(r, region, hand->page, opaque);
     }
-    return r->hand_page < region->nr_pages;
+    return hand->page < region->nr_pages;
 }
 
-int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
+/* Until @want pages have counted, or the hand has gone all the way round. */
+static void move_hand(MmReclaim *r, MmHand *hand, unsigned want, MmPass *pass,
+                      void *opaque)
 {
-    /* every page may have to be passed once for each year of its age */
     uint64_t turn = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
     uint64_t looked = 0;
     unsigned empty = 0;
-    Zap zap = {};
-    int ret;
 
-    want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
-    while (zap.nr_pages < want && looked <= turn && empty < MM_MAX_REGIONS) {
-        MmRegion *region = mm_vm_region_get(r->vm, r->hand_region);
+    while (want && looked <= turn && empty < MM_MAX_REGIONS) {
+        MmRegion *region = mm_vm_region_get(r->vm, hand->region);
         bool more = false;
 
         if (region) {
-            more = pass_region(r, region, &zap, want, force, &looked);
+            more = move_in_region(r, hand, region, &want, &looked, pass,
+                                  opaque);
             mm_region_put(r->vm, region);
         } else {
             empty++;
         }
         if (!more) {
-            r->hand_page = 0;
-            r->hand_region = (r->hand_region + 1) % MM_MAX_REGIONS;
+            hand->page = 0;
+            hand->region = (hand->region + 1) % MM_MAX_REGIONS;
         }
     }
+}
+
+/* xorshift64: good enough, and needs no system call. */
+static uint64_t next_random(MmReclaim *r)
+{
+    r->random ^= r->random << 13;
+    r->random ^= r->random >> 7;
+    r->random ^= r->random << 17;
+    return r->random;
+}
+
+static void jump(MmReclaim *r)
+{
+    uint64_t all = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
+    uint64_t page = next_random(r) % MAX(all, 1);
+    uint32_t id;
+
+    for (id = 0; id < MM_MAX_REGIONS; id++) {
+        MmRegion *region = mm_vm_region_get(r->vm, id);
+        uint64_t nr_pages = region ? region->nr_pages : 0;
+
+        if (region) {
+            mm_region_put(r->vm, region);
+        }
+        if (page < nr_pages) {
+            r->gathers = (MmHand) { .region = id, .page = page };
+            return;
+        }
+        page -= nr_pages;
+    }
+}
+
+static void age(MmReclaim *r)
+{
+    if (r->found < r->seen / COLD_SHARE) {
+        r->to_age += AGE_PAGES;
+    }
+    if (r->seen > SEEN_PAGES) {
+        r->seen /= 2;
+        r->found /= 2;
+    }
+    if (r->to_age) {
+        move_hand(r, &r->ages, r->to_age, pass_ageing, NULL);
+        r->to_age = 0;
+    }
+}
+
+int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
+{
+    Zap zap = {};
+    Gather gather = { .zap = &zap, .force = force };
+    int ret;
+
+    want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
+    age(r);
+    if (next_random(r) % JUMP == 0) {
+        jump(r);
+    }
+    move_hand(r, &r->gathers, want, pass_gathering, &gather);
+    r->to_age = zap.nr_pages;
     if (!zap.nr_pages) {
+        /* nothing is cold: by one turn everything gets a little colder */
+        move_hand(r, &r->ages, UINT_MAX, pass_ageing, NULL);
         return 0;
     }
     mm_failpoint(MM_FP_CANDIDATE);

@@ -187,6 +187,7 @@ static bool publish_piece(MmReclaim *r, MmBatch *b, MmPiece *p)
     MmPageMap *map = &b->region->map;
     uint64_t dropping = mm_entry_with_state(p->stored, MM_PAGE_DROPPING);
 
+    dropping = mm_entry_with_age(dropping, r->vm->epoch);
     if (mm_map_get(map, p->page) != p->entry) {
         return false;
     }
@@ -244,6 +245,7 @@ static void restore(MmReclaim *r, MmBatch *b, unsigned i)
         }
         poll(NULL, 0, RESTORE_REST_MS);
     }
+    resident = mm_entry_with_age(resident, 0);
     mm_map_move(&b->region->map, b->p[i].page, entry,
                 mm_entry_with_state(resident, MM_PAGE_RESIDENT));
     free_place(r, entry);
@@ -295,6 +297,15 @@ static void end_batch(MmReclaim *r, MmBatch *b)
     }
 }
 
+static void count_epoch(MmReclaim *r, unsigned evicted)
+{
+    r->in_epoch += evicted;
+    if (r->in_epoch > qatomic_read(&r->vm->total_resident) / 4) {
+        r->in_epoch = 0;
+        qatomic_set(&r->vm->epoch, r->vm->epoch + 1);
+    }
+}
+
 /* Everything that has a place in time leaves memory; returns how much. */
 static unsigned finish_batch(MmReclaim *r, MmBatch *b)
 {
@@ -310,6 +321,7 @@ static unsigned finish_batch(MmReclaim *r, MmBatch *b)
         evicted += punched(r, b, i, nr);
     }
     MM_STAT_ADD(r->vm, pages_evicted, evicted);
+    count_epoch(r, evicted);
     mm_fault_retry(r->vm);
     end_batch(r, b);
     return evicted;
