@@ -78,11 +78,13 @@ static void print_stats(Rig *rig)
     if (rig_ok(rig) && fake_manager_query(rig->fm, &q)) {
         g_test_message("%" PRIu64 " accesses; faults: %" PRIu64 " missing, %"
                        PRIu64 " minor, %" PRIu64 " zero, %" PRIu64
-                       " from tiers; evicted %" PRIu64 ", of these zero %"
-                       PRIu64 "; moved %" PRIu64 "; discarded %" PRIu64,
+                       " from tiers; populated %" PRIu64 ", read %" PRIu64
+                       ", evicted %" PRIu64 ", of these zero %" PRIu64
+                       "; moved %" PRIu64 "; discarded %" PRIu64,
                        load_accesses(rig->load), q.stats.fault_missing,
                        q.stats.fault_minor, q.stats.fault_zero,
-                       q.stats.fault_swapin, q.stats.pages_evicted,
+                       q.stats.fault_swapin, q.stats.pages_populated,
+                       q.stats.pages_read, q.stats.pages_evicted,
                        q.stats.pages_evicted_zero, q.stats.pages_moved,
                        q.stats.pages_discarded);
         if (q.stats.pages_evicted < 1000) {

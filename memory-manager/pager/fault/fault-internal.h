@@ -150,6 +150,9 @@ void mm_fault_latency(void *fault, uint64_t since_ns);
 /** mm_fault_room: how many of @want pages the limit lets in now. */
 uint64_t mm_fault_room(MmFault *f, uint64_t want);
 
+/** mm_fault_plenty: is there room for @nr pages before reclaim starts? */
+bool mm_fault_plenty(const MmFault *f, uint64_t nr);
+
 /** mm_fault_beyond_at: when the next page may be filled beyond the reserve. */
 uint64_t mm_fault_beyond_at(const MmFault *f);
 

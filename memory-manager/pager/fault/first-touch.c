@@ -53,13 +53,6 @@ static unsigned populate(MmFault *f, MmRegion *region, uint64_t page,
     return placed;
 }
 
-/* Is there room for @nr pages without making reclaim start? */
-static bool plentiful(const MmVM *vm, unsigned nr)
-{
-    return !mm_limit_above_low(&vm->limit,
-                               qatomic_read(&vm->total_resident) + nr);
-}
-
 /* How many pages up to @page, at most @want, have never been populated. */
 static unsigned never_below(const MmRegion *region, uint64_t page,
                             unsigned want)
@@ -97,7 +90,7 @@ static void go_ahead(MmFault *f, MmRegion *region, MmStream *stream,
 
 MmWaitReason mm_serve_never(MmFault *f, MmRegion *region, uint64_t page)
 {
-    bool plenty = plentiful(f->vm, MM_WINDOW_MAX);
+    bool plenty = mm_fault_plenty(f, MM_WINDOW_MAX);
     MmStream *stream = mm_stream_fault(&region->streams, f->tid, page,
                                        plenty ? FIRST_TOUCH_PAGES : 1);
     unsigned now = mm_fault_room(f, first_touch(stream, plenty));
@@ -135,7 +128,7 @@ bool mm_serve_ahead(MmFault *f)
 
     f->ahead.nr = 0;
     if (!want || !region || page >= region->nr_pages ||
-        !plentiful(f->vm, want) || !mm_region_reconciled(region, page) ||
+        !mm_fault_plenty(f, want) || !mm_region_reconciled(region, page) ||
         mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_NEVER) {
         return false;
     }

@@ -48,6 +48,12 @@ uint64_t mm_fault_room(MmFault *f, uint64_t want)
     return room;
 }
 
+bool mm_fault_plenty(const MmFault *f, uint64_t nr)
+{
+    return !mm_limit_above_low(&f->vm->limit,
+                               qatomic_read(&f->vm->total_resident) + nr);
+}
+
 uint64_t mm_fault_beyond_at(const MmFault *f)
 {
     uint64_t pause = mm_limit_pause_ns(&f->vm->limit,

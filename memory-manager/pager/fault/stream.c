@@ -8,16 +8,24 @@
 
 /* Steps that a fault may be ahead of its stream: pages that were there. */
 #define GAP_MIN 4
+#define GAP_MAX 16
+/* Faults after which a stream that none of them was part of has ended. */
+#define LIFETIME 256
 /* Windows after which a stream has proved itself. */
 #define PROVEN 2
 
-static bool goes_on(const MmStream *stream, uint64_t page)
+/*
+ * What is caught by chance must not keep a large window alive, so the gap is a
+ * small part of it, and old streams catch nothing.
+ */
+static bool goes_on(const MmStreams *s, const MmStream *stream, uint64_t page)
 {
     int64_t ahead = page - stream->next;
-    int64_t steps = ahead / stream->stride;
+    int64_t steps = stream->window ? ahead / stream->stride : -1;
+    int64_t gap = MAX(MIN(stream->window / 8, GAP_MAX), GAP_MIN);
 
-    return stream->window && ahead % stream->stride == 0 && steps >= 0 &&
-           steps <= MAX(stream->window, GAP_MIN);
+    return steps >= 0 && ahead % stream->stride == 0 && steps <= gap &&
+           s->faults - stream->used < LIFETIME;
 }
 
 /* The same fault once more: it had to wait, or it is another thread's, too. */
@@ -38,16 +46,25 @@ static MmStream *find(MmStreams *s, uint64_t page)
     unsigned i;
 
     for (i = 0; i < MM_STREAMS; i++) {
-        if (goes_on(&s->stream[i], page)) {
+        if (goes_on(s, &s->stream[i], page)) {
             return &s->stream[i];
         }
     }
     return NULL;
 }
 
+/* Of all distances, one that comes twice is no wonder yet. */
+static unsigned factor_of(const MmStream *stream)
+{
+    if (!stream->windows && ABS(stream->stride) > 1) {
+        return 1;
+    }
+    return stream->windows < PROVEN ? 2 : 4;
+}
+
 static void widen(MmStream *stream)
 {
-    unsigned factor = stream->windows < PROVEN ? 2 : 4;
+    unsigned factor = factor_of(stream);
 
     stream->windows++;
     stream->window = MIN(stream->window * factor, MM_WINDOW_MAX);

@@ -18,6 +18,9 @@
  * while the faulting page's read may have ended, and others wait.
  */
 #define CHUNKS_AT_ONCE 8
+/* What is read around a page, aligned, if so much of the limit is free. */
+#define AROUND_PAGES 32
+#define ROOM_SHARE 4
 #define IMMEDIATE_LOADS 32
 
 /* A page that is one value throughout, kept in place and checksum; for room. */
@@ -115,6 +118,45 @@ static void keep_rest(MmFault *f, MmRegion *region, MmStream *stream,
     f->rest.steps = steps;
 }
 
+/*
+ * No stream, and plenty of room: the guest has been swapped out and wakes up.
+ * Neighbours were evicted together, and reading them costs less than the faults
+ * that they would take.
+ */
+static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
+                        uint64_t page)
+{
+    uint64_t first = QEMU_ALIGN_DOWN(page, AROUND_PAGES);
+    uint64_t near = QEMU_ALIGN_DOWN(page, MM_LOAD_PAGES);
+
+    if (stream->windows || ABS(stream->stride) > 1 ||
+        !mm_fault_plenty(f, qatomic_read(&f->vm->limit.limit) / ROOM_SHARE)) {
+        return false;
+    }
+    load_window(f, region, near, 1, MM_LOAD_PAGES, MM_LOAD_PAGES);
+    if (stream->stride == 1) {
+        mm_stream_filled(stream, first + AROUND_PAGES);
+    }
+    keep_rest(f, region, stream, AROUND_PAGES);
+    f->rest.page = first;
+    f->rest.stride = 1;
+    return true;
+}
+
+/* The window, or what lies around; nothing of it is waited for. */
+static void load_all(MmFault *f, MmRegion *region, MmStream *stream,
+                     uint64_t page, unsigned room)
+{
+    unsigned done;
+
+    if (read_around(f, region, stream, page)) {
+        return;
+    }
+    done = load_window(f, region, page, stream->stride, stream->window, room);
+    mm_stream_filled(stream, page + stream->stride * done);
+    keep_rest(f, region, stream, stream->window - done);
+}
+
 bool mm_swap_in_ahead(MmFault *f)
 {
     MmRegion *region = f->vm->regions[f->rest.region];
@@ -145,7 +187,6 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
     MmStream *stream = mm_stream_fault(&region->streams, f->tid, page, 1);
     unsigned room = mm_fault_room(f, stream->window);
     MmWaitReason reason;
-    unsigned done;
 
     if (!room) {
         return MM_WAIT_LIMIT;
@@ -158,9 +199,7 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
         MM_STAT_ADD(f->vm, fault_zero, 1);
         room--;
     }
-    done = load_window(f, region, page, stream->stride, stream->window, room);
-    mm_stream_filled(stream, page + stream->stride * done);
-    keep_rest(f, region, stream, stream->window - done);
+    load_all(f, region, stream, page, room);
     if (is_fill(entry)) {
         return MM_WAIT_NONE;
     }
