@@ -119,6 +119,27 @@ static uint64_t read_errors(Rig *rig)
     return q.stats.read_errors;
 }
 
+/* It ends, and says so, though nobody waits for what cannot be read. */
+static void expect_no_swap_in(Rig *rig)
+{
+    const FakeRequest rq = { .type = MM_MSG_SWAP_IN };
+    MmMsg reply;
+    int ret;
+
+    if (!rig_ok(rig)) {
+        return;
+    }
+    if (!fake_manager_set_limit(rig->fm, MM_LIMIT_NONE)) {
+        verdict_fail(rig->verdict, "SET_LIMIT failed");
+    }
+    ret = fake_manager_request(rig->fm, &rq, &reply);
+    if (ret || reply.hdr.type != MM_MSG_ERROR) {
+        verdict_fail(rig->verdict, "SWAP_IN of what cannot be read: %s",
+                     ret ? strerror(-ret) : mm_msg_type_name(reply.hdr.type));
+    }
+    mm_msg_clear(&reply);
+}
+
 /* The same for a tier whose reads end at once: no reason to hurry. */
 static void test_read_compressed(void)
 {
@@ -138,6 +159,7 @@ static void test_read_compressed(void)
     if (nr < 2 || nr > 200) {
         verdict_fail(rig->verdict, "%" PRIu64 " reads in half a second", nr);
     }
+    expect_no_swap_in(rig);
     fake_manager_heal(rig->fm);
     expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be read again");
     expect_progress(rig, 1000);

@@ -22,6 +22,7 @@ typedef QSIMPLEQ_HEAD(, MmTierIO) IOList;
 
 typedef struct HeldQueue {
     MmTierQueue base;
+    MmTierQueue *former;        /* in the place of which it is */
     IOList held;
     IOList completed;
     unsigned nr_held;
@@ -324,6 +325,7 @@ int main(int argc, char **argv)
     queue.base.tier = vm->tiers[0];
     QSIMPLEQ_INIT(&queue.held);
     QSIMPLEQ_INIT(&queue.completed);
+    queue.former = r->queues[0];
     r->queues[0] = &queue.base;
     for (i = 0; i < ARRAY_SIZE(tests); i++) {
         g_autofree char *path = g_strdup_printf("/mm/writeback/%s",

@@ -60,6 +60,7 @@ static void swap_in_drain(MmFault *f)
 /* Returns whether to go on with the next page at once. */
 static bool swap_in_page(MmFault *f, MmRegion *region, uint64_t page)
 {
+    bool failed_before = f->swap_in_failed, failed;
     MmWaitReason reason;
 
     if (mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_SWAPPED) {
@@ -67,13 +68,17 @@ static bool swap_in_page(MmFault *f, MmRegion *region, uint64_t page)
     }
     f->tid = 0;
     f->node = MM_NODE_ANY;
+    f->swap_in_failed = false;
     reason = mm_serve_page(f, region, page);
+    failed = f->swap_in_failed;
+    f->swap_in_failed |= failed_before;
     switch (reason) {
     case MM_WAIT_NONE:
     case MM_WAIT_LOAD:
         return true;
     case MM_WAIT_BUSY:
-        return false;       /* until a load is free */
+        /* its read has failed at once; else until a load is free */
+        return failed;
     case MM_WAIT_LIMIT:
         /* reclaim rests: there is never going to be room */
         f->swap_in_full = true;

@@ -184,9 +184,6 @@ unsigned mm_load_reap_immediate(MmFault *f);
 /** mm_load_flush: really start what mm_load_start() has. */
 void mm_load_flush(MmFault *f);
 
-/** mm_load_ready: may mm_load_reap() find anything?  No system call. */
-bool mm_load_ready(MmFault *f);
-
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);
 

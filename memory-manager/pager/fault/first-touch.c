@@ -69,12 +69,12 @@ static unsigned never_below(const MmRegion *region, uint64_t page,
 /* Pages that a first touch gets at once. */
 static unsigned first_touch(const MmStream *stream, bool plenty)
 {
-    if (!plenty) {
-        return MIN(stream->window, MM_POPULATE_PAGES);
-    }
     /* every so many pages: those in between are not wanted */
     if (ABS(stream->stride) > 1 && stream->windows) {
         return 1;
+    }
+    if (!plenty) {
+        return MIN(stream->window, MM_POPULATE_PAGES);
     }
     return MIN(stream->window, FIRST_TOUCH_PAGES);
 }
@@ -111,10 +111,16 @@ MmWaitReason mm_serve_never(MmFault *f, MmRegion *region, uint64_t page)
         if (plenty && placed == now && stream->window > now) {
             go_ahead(f, region, stream, now);
         }
-    } else if (down) {
+        return placed ? MM_WAIT_NONE : reason;
+    }
+    if (placed < now) {
+        /* downwards the faulting page is the last one */
+        return placed && !down ? MM_WAIT_NONE : reason ?: MM_WAIT_BUSY;
+    }
+    if (down) {
         mm_stream_filled(stream, page - placed);
     }
-    return placed ? MM_WAIT_NONE : reason;
+    return MM_WAIT_NONE;
 }
 
 bool mm_serve_ahead(MmFault *f)

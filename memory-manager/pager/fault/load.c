@@ -346,17 +346,3 @@ void mm_load_flush(MmFault *f)
         mm_queue_flush(f->queues[i]);
     }
 }
-
-bool mm_load_ready(MmFault *f)
-{
-    unsigned i;
-
-    for (i = 0; i < f->vm->nr_tiers; i++) {
-        MmTierQueue *queue = f->queues[i];
-
-        if (queue->ops->ready && queue->ops->ready(queue)) {
-            return true;
-        }
-    }
-    return false;
-}

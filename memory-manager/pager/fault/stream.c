@@ -14,6 +14,11 @@
 /* Windows after which a stream has proved itself. */
 #define PROVEN 2
 
+static bool is_alive(const MmStreams *s, const MmStream *stream)
+{
+    return s->faults - stream->used < LIFETIME;
+}
+
 /*
  * What is caught by chance must not keep a large window alive, so the gap is a
  * small part of it, and old streams catch nothing.
@@ -25,7 +30,7 @@ static bool goes_on(const MmStreams *s, const MmStream *stream, uint64_t page)
     int64_t gap = MAX(MIN(stream->window / 8, GAP_MAX), GAP_MIN);
 
     return steps >= 0 && ahead % stream->stride == 0 && steps <= gap &&
-           s->faults - stream->used < LIFETIME;
+           is_alive(s, stream);
 }
 
 /* The same fault once more: it had to wait, or it is another thread's, too. */
@@ -34,7 +39,8 @@ static MmStream *find_again(MmStreams *s, uint64_t page)
     unsigned i;
 
     for (i = 0; i < MM_STREAMS; i++) {
-        if (s->stream[i].window && s->stream[i].last == page) {
+        if (s->stream[i].window && s->stream[i].last == page &&
+            is_alive(s, &s->stream[i])) {
             return &s->stream[i];
         }
     }

@@ -108,9 +108,13 @@ static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
     return done;
 }
 
+/* In place of another's, unless there is nothing left of this one. */
 static void keep_rest(MmFault *f, MmRegion *region, MmStream *stream,
                       unsigned steps)
 {
+    if (!steps) {
+        return;
+    }
     f->rest.region = region->id;
     f->rest.stream = stream - region->streams.stream;
     f->rest.page = stream->next;
@@ -127,14 +131,14 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
                         uint64_t page)
 {
     uint64_t first = QEMU_ALIGN_DOWN(page, AROUND_PAGES);
-    uint64_t near = QEMU_ALIGN_DOWN(page, MM_LOAD_PAGES);
 
     if (stream->windows || ABS(stream->stride) > 1 ||
         !mm_fault_plenty(f, qatomic_read(&f->vm->limit.limit) / ROOM_SHARE)) {
         return false;
     }
-    load_window(f, region, near, 1, MM_LOAD_PAGES, MM_LOAD_PAGES);
+    load_window(f, region, page, 1, 1, 1);
     if (stream->stride == 1) {
+        stream->window = AROUND_PAGES;
         mm_stream_filled(stream, first + AROUND_PAGES);
     }
     keep_rest(f, region, stream, AROUND_PAGES);

@@ -56,6 +56,13 @@ static bool evict_wanted(const MmReclaim *r)
            qatomic_read(&r->evict_want);
 }
 
+/* Has the operator got what he has asked for, and was not told yet? */
+static bool evict_over(const MmReclaim *r)
+{
+    return qatomic_load_acquire(&r->evicting) &&
+           qatomic_read(&r->evict_done) >= qatomic_read(&r->evict_want);
+}
+
 static bool wanted(MmReclaim *r)
 {
     MmLimit *l = &r->vm->limit;
@@ -79,9 +86,10 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
     int turns = 0, batches = 0;
     int ret = 1;
 
-    *evicted = 0;
     r->held = 0;
     r->refused = false;
+    /* those that hung and do not any more, too: nobody waits for them below */
+    *evicted = mm_writeback_reap(r);
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
            !qatomic_read(&r->vm->reclaim_rests)) {
         if (r->fifo_nr < target && ret > 0) {
@@ -93,7 +101,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
                 continue;
             }
         }
-        if (r->fifo_nr || mm_writeback_busy(r)) {
+        if (r->fifo_nr || mm_writeback_leaving(r)) {
             *evicted = mm_writeback(r);
             batches++;
             if (r->refused) {
@@ -176,14 +184,16 @@ static bool all_looked_at(const MmReclaim *r)
 
 static void count_evicted(MmReclaim *r, unsigned evicted, bool no_more)
 {
-    uint64_t done = qatomic_read(&r->evict_done) + evicted;
+    uint64_t done;
 
-    if (qatomic_read(&r->evicting)) {
-        qatomic_set(&r->evict_done, done);
-        if (no_more || done >= qatomic_read(&r->evict_want)) {
-            qatomic_store_release(&r->evicting, false);
-            mm_wake(r->vm->control_wake_fd);
-        }
+    if (!qatomic_load_acquire(&r->evicting)) {
+        return;     /* what evict_done is then is not known */
+    }
+    done = qatomic_read(&r->evict_done) + evicted;
+    qatomic_set(&r->evict_done, done);
+    if (no_more || done >= qatomic_read(&r->evict_want)) {
+        qatomic_store_release(&r->evicting, false);
+        mm_wake(r->vm->control_wake_fd);
     }
 }
 
@@ -226,8 +236,9 @@ static void rest(MmReclaim *r, int timeout_ms)
     qatomic_set(&r->sleeping, true);
     /* pairs with mm_reclaim_wake(): asleep, then looked once more */
     smp_mb();
-    if (!wanted(r) && (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
-                       qatomic_read(&r->vm->reclaim_resting))) {
+    if (!wanted(r) && !evict_over(r) &&
+        (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
+         qatomic_read(&r->vm->reclaim_resting))) {
         poll(pfd, ARRAY_SIZE(pfd), timeout_ms);
     }
     qatomic_set(&r->sleeping, false);

@@ -147,18 +147,13 @@ static void fifo_push(MmReclaim *r, const Zap *zap)
 typedef bool MmPass(MmReclaim *r, MmRegion *region, uint64_t page,
                     void *opaque);
 
-static bool is_resident(const MmRegion *region, uint64_t page)
-{
-    return mm_entry_state(mm_map_get(&region->map, page)) == MM_PAGE_RESIDENT;
-}
-
 static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
                         void *opaque)
 {
     uint64_t entry = mm_map_get(&region->map, page);
     unsigned age = mm_entry_age(entry);
 
-    if (!is_resident(region, page)) {
+    if (mm_entry_state(entry) != MM_PAGE_RESIDENT) {
         return false;
     }
     if (age) {

@@ -397,7 +397,7 @@ unsigned mm_writeback(MmReclaim *r)
     mm_unwake(r->io_fd);
     evicted = mm_writeback_reap(r);
     /* held up altogether: that is as good as a refusal */
-    r->refused |= r->hanging && !idle_batch(r);
+    r->refused |= r->hanging && !idle_batch(r) && !mm_writeback_leaving(r);
     return evicted;
 }
 

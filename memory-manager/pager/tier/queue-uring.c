@@ -64,7 +64,7 @@ static void push(MmQueueUring *q)
 
     do {
         ret = io_uring_submit(&q->ring);
-    } while (ret == -EINTR);
+    } while (ret == -EINTR || (ret > 0 && io_uring_sq_ready(&q->ring)));
     if (ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM) {
         wake(q);    /* the next reap tries again; faults go first */
         return;
@@ -133,13 +133,6 @@ static void uring_flush(MmTierQueue *queue)
     }
 }
 
-static bool uring_ready(MmTierQueue *queue)
-{
-    MmQueueUring *q = container_of(queue, MmQueueUring, base);
-
-    return io_uring_cq_ready(&q->ring) || !QSIMPLEQ_EMPTY(&q->failed);
-}
-
 /* It was not to wait, and could not do without. */
 static bool is_to_try_again(MmQueueUring *q, MmTierIO *io, int res)
 {
@@ -149,6 +142,10 @@ static bool is_to_try_again(MmQueueUring *q, MmTierIO *io, int res)
     if (res == -EOPNOTSUPP) {
         /* nor can this file's other reads */
         q->can_nowait = false;
+    }
+    if (res == -EOPNOTSUPP ||
+        (res >= 0 && res < io->nr_pages * MM_PAGE_SIZE)) {
+        /* the kernel goes on with a short read only if it may wait */
         io->tries = MAX_TRIES;
         return true;
     }
@@ -197,7 +194,6 @@ static const MmQueueOps uring_ops = {
     .alloc = mm_tier_file_alloc,
     .submit = uring_submit,
     .flush = uring_flush,
-    .ready = uring_ready,
     .reap = uring_reap,
 };
 

@@ -191,13 +191,6 @@ typedef struct MmQueueOps {
     /** flush: see mm_queue_flush(); NULL: nothing is put off */
     void (*flush)(MmTierQueue *queue);
 
-    /**
-     * ready: would reap() find anything, as far as can be seen in memory?
-     *
-     * NULL: that cannot be told.
-     */
-    bool (*ready)(MmTierQueue *queue);
-
     /** reap: call @done for every completed transfer, return their number. */
     unsigned (*reap)(MmTierQueue *queue, MmTierDone *done);
 } MmQueueOps;
