@@ -120,7 +120,7 @@ typedef struct MmVM {
     /* atomic */
     uint64_t total_resident;    /* pages, those being filled included */
     uint64_t total_size;        /* bytes of all regions */
-    unsigned epoch;             /* a quarter of what is resident was evicted */
+    unsigned epoch;             /* evictions, in quarters of what is resident */
     MmLimit limit;
     bool serving;
     bool places_known;          /* all that are in use have been claimed */

@@ -9,8 +9,8 @@
  * one: what is filled in vain is never more than a few times what was of use.
  *
  * A stream has a stride: 1 to begin with, else the distance between a thread's
- * last two faults, if that is short.  Pages of the stride that were there
- * anyway are passed over.
+ * last two faults, if that is short; such a one has to come three times before
+ * its window grows.  A few pages that were there anyway are passed over.
  *
  * Fault thread only.
  */
