@@ -86,7 +86,8 @@ struct MmPool {
     uint32_t in_use;            /* that do */
     uint64_t pages;
     uint64_t units;
-    bool swept;                 /* what a former pager has left is gone */
+    bool swept;                 /* what a former pager has left is gone; read
+                                 * by the reclaim thread only */
     unsigned long *claimed;     /* units; NULL once swept */
 };
 
@@ -132,23 +133,31 @@ static int punch(MmPool *pool, uint32_t n)
 
 /*
  * After a takeover, once all that is in use has been claimed: whatever else
- * the former pager has written belongs to nobody.
+ * the former pager has written belongs to nobody.  Only the calling thread
+ * makes use of what is FREE, so that it stays so without the lock, which faults
+ * must not wait for meanwhile.
  */
 static void sweep(MmPool *pool)
 {
     off_t at = unit_offset(pool, 0);
     uint32_t n;
 
-    pool->swept = true;
-    g_clear_pointer(&pool->claimed, g_free);
     while ((at = lseek(pool->fd, at, SEEK_DATA)) >= 0) {
+        bool is_free;
+
         n = (at - pool->offset) / MM_POOL_SEGMENT_SIZE;
-        if (pool->segments[n].state == SEGMENT_FREE) {
+        g_mutex_lock(&pool->lock);
+        pool->fresh = MAX(pool->fresh, n + 1);
+        is_free = pool->segments[n].state == SEGMENT_FREE;
+        g_mutex_unlock(&pool->lock);
+        if (is_free) {
             punch(pool, n);
         }
-        pool->fresh = MAX(pool->fresh, n + 1);
         at = unit_offset(pool, (n + 1ULL) * SEGMENT_UNITS);
     }
+    g_mutex_lock(&pool->lock);
+    pool->swept = true;
+    g_clear_pointer(&pool->claimed, g_free);
     /* with those that have been freed meanwhile: they are found here, too */
     g_array_set_size(pool->holes, 0);
     for (n = 0; n < pool->fresh; n++) {
@@ -156,6 +165,7 @@ static void sweep(MmPool *pool)
             g_array_append_val(pool->holes, n);
         }
     }
+    g_mutex_unlock(&pool->lock);
 }
 
 static bool pop(GArray *array, uint32_t *n)
@@ -216,9 +226,6 @@ static void close_head(MmPool *pool)
 /* Room for @nr_units in the head segment, a new one if need be. */
 static bool make_room(MmPool *pool, unsigned nr_units, bool moving)
 {
-    if (!pool->swept) {
-        sweep(pool);
-    }
     if (pool->head != NO_SEGMENT &&
         pool->head_units + nr_units <= SEGMENT_UNITS) {
         return true;
@@ -238,6 +245,9 @@ bool mm_pool_alloc(MmPool *pool, size_t size, bool moving, uint64_t *place)
 {
     unsigned nr_units = DIV_ROUND_UP(size, UNIT);
 
+    if (!pool->swept) {
+        sweep(pool);
+    }
     g_mutex_lock(&pool->lock);
     if (!make_room(pool, nr_units, moving)) {
         g_mutex_unlock(&pool->lock);
