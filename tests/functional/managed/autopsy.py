@@ -25,29 +25,55 @@ def threads(pid):
     return lines
 
 
-def guest_cpus(vm):
-    """Lines: where the guest's processors are."""
+def _hmp(vm, command):
+    """Lines that a command of the human monitor prints."""
     try:
-        text = vm.command_within(
-            QMP_TIMEOUT_S, "human-monitor-command",
-            **{"command-line": "info registers -a"})
+        return vm.command_within(QMP_TIMEOUT_S, "human-monitor-command",
+                                 **{"command-line": command}).splitlines()
     except Exception as err:  # pylint: disable=broad-except
-        return [f"  QEMU's monitor: {err!r}"]
-    return ["  " + line for line in text.splitlines()
-            if line.startswith(("CPU#", "EIP=", "RIP="))]
+        return [f"{command}: {err!r}"]
+
+
+def _code(vm, registers):
+    """The bytes that a processor is at: another one may have changed them."""
+    for line in registers:
+        name, _, rest = line.partition("=")
+        if name in ("RIP", "EIP"):
+            return _hmp(vm, f"x /16xb 0x{rest.split()[0]}")
+    return []
+
+
+def guest_cpus(vm):
+    """Lines: what the guest's processors do, and what is pending for them."""
+    lines = []
+    for cpu in range(len(_hmp(vm, "info cpus"))):
+        _hmp(vm, f"cpu {cpu}")
+        registers = _hmp(vm, "info registers")
+        lines += [f"  {line}" for line in
+                  [*registers[:12], *_code(vm, registers),
+                   *_hmp(vm, "info lapic")]]
+    return lines
+
+
+def _pager(vm, manager):
+    """Lines: the pager and what it says."""
+    try:
+        state = manager.vm(vm)
+        reply = {key: value for key, value in state.reply.items()
+                 if key != "latency"}
+        return [f"pager {state.pager_pid}: {reply}",
+                *threads(state.pager_pid)]
+    except Exception as err:  # pylint: disable=broad-except
+        # Whatever it is, the error that we are called for tells more.
+        return [f"manager: {err}"]
 
 
 def report(vm, manager):
     """Print all of it to standard error, which is kept with the test's log."""
     lines = [f"QEMU {vm.get_pid()}:", *threads(vm.get_pid()),
              *guest_cpus(vm)]
-    try:
-        state = manager.vm(vm)
-        reply = {key: value for key, value in state.reply.items()
-                 if key != "latency"}
-        lines += [f"pager {state.pager_pid}: {reply}",
-                  *threads(state.pager_pid)]
-    except Exception as err:  # pylint: disable=broad-except
-        # Whatever it is, what follows tells more.
-        lines.append(f"manager: {err}")
+    if manager is None:
+        lines.append("no managed memory")
+    else:
+        lines += _pager(vm, manager)
     print("\n".join(f"# {line}" for line in lines), file=sys.stderr)

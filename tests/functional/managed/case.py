@@ -13,8 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from . import autopsy, environment
-from .guest import GuestError
+from . import environment
 from .manager import Manager
 from .sandbox import Sandbox
 from .vm import GuestVM
@@ -59,11 +58,7 @@ class GuestTest(unittest.TestCase):
         """Boot a guest on managed memory and wait for its agent."""
         vm = self.make_vm(**options)
         vm.launch()
-        try:
-            vm.guest.wait("ready", BOOT_TIMEOUT_S)
-        except GuestError:
-            autopsy.report(vm, self.manager)
-            raise
+        vm.guest.wait("ready", BOOT_TIMEOUT_S)
         return vm
 
     def fill(self, vm, mib=None):

@@ -50,12 +50,14 @@ class GuestConsole:
     """Reads and writes one guest's serial port.
 
     Wrong pages that a test causes itself are announced by expect_trouble.
-    tell_end is called when the guest is gone, and says how it has ended.
+    tell_end is called when the guest is gone, and says how it has ended;
+    examine when it has not said in time what it had to say.
     """
 
-    def __init__(self, sock, log, tell_end=str):
+    def __init__(self, sock, log, tell_end=str, examine=str):
         self.expect_trouble = False
         self._tell_end = tell_end
+        self._examine = examine
         self.trouble = []
         self.messages = []
         self.last_time = time.monotonic()
@@ -87,7 +89,15 @@ class GuestConsole:
 
     def wait_for(self, matches, timeout, what):
         """Wait for the next message that satisfies a function."""
-        deadline = time.monotonic() + timeout
+        message = self._wait_until(matches, time.monotonic() + timeout)
+        if message is None:
+            self._examine()
+            raise GuestError(f"no {what} from the guest within {timeout} s; "
+                             f"{self._latest()}")
+        return message
+
+    def _wait_until(self, matches, deadline):
+        """The message, or None if it does not come in time."""
         with self._changed:
             while True:
                 while self._next < len(self.messages):
@@ -97,8 +107,7 @@ class GuestConsole:
                 self._check()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise GuestError(f"no {what} from the guest within "
-                                     f"{timeout} s; {self._latest()}")
+                    return None
                 self._changed.wait(left)
 
     def command(self, line, timeout):

@@ -7,7 +7,7 @@ import pwd
 import socket
 import subprocess
 
-from . import environment
+from . import autopsy, environment
 from .guest import GuestConsole
 from .sandbox import die_with_parent
 from .upstream import QEMUMachine, QEMUMachineError, VMLaunchFailure
@@ -74,6 +74,7 @@ class GuestVM(QEMUMachine):
         self.box = box
         self.guest = None
         self._console = None
+        self._manager = manager
         self.memory = environment.parse_size(memory)
         self._add_memory(manager, limit, memory, backend)
         self._add_guest(run, parameters, accel, cpus)
@@ -99,7 +100,8 @@ class GuestVM(QEMUMachine):
         self.box.know(self.get_pid())
         self._qmp.settimeout(QMP_TIMEOUT_S)
         self.guest = GuestConsole(ours, self.box.log(f"{self._name}-console"),
-                                  self._tell_end)
+                                  self._tell_end,
+                                  lambda: autopsy.report(self, self._manager))
 
     def _tell_end(self):
         """How QEMU has ended, for the message that the guest is gone."""
