@@ -179,6 +179,7 @@ void managed_conn_info(ManagedConnInfo *info)
 
 /* ---- messages that the pager sends unasked ---- */
 
+/* A HOLD without a descriptor: what was held is not needed any more. */
 static void keep_hold(MmMsg *msg)
 {
     ManagedHold new = {
@@ -192,9 +193,12 @@ static void keep_hold(MmMsg *msg)
 
         if (!memcmp(&hold->what, &new.what, sizeof(new.what))) {
             close(hold->fd);
-            hold->fd = new.fd;
-            return;
+            g_array_remove_index_fast(conn.holds, i);
+            break;
         }
+    }
+    if (new.fd < 0) {
+        return;
     }
     if (conn.holds->len == MM_MAX_TIERS) {
         managed_tell_error("the pager asks to keep more than %d descriptors",

@@ -41,7 +41,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
                              MM_HELLO_FD_UFFD_DEV, MM_HELLO_FD__MAX },
     [MM_MSG_REGION_ADDED] = { "REGION_ADDED", sizeof(MmMsgRegionRef),
                               MM_REGION_FD__MAX, MM_REGION_FD__MAX },
-    [MM_MSG_HOLD] = { "HOLD", sizeof(MmMsgHold), 1, 1 },
+    [MM_MSG_HOLD] = { "HOLD", sizeof(MmMsgHold), 0, 1 },
     [MM_MSG_EVENT] = { "EVENT", sizeof(MmMsgEvent), 0, 0 },
     [MM_MSG_DETACHED] = { "DETACHED", 0, 0, 0 },
     [MM_MSG_ZAP] = { "ZAP", sizeof(MmMsgZap), 0, 0 },   /* and its ranges */
@@ -61,6 +61,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_DETACH] = { "DETACH", 0, 0, 0 },
     [MM_MSG_GIVE_UP] = { "GIVE_UP", 0, 0, 0 },
     [MM_MSG_AMOUNT] = { "AMOUNT", sizeof(MmMsgAmount), 0, 0 },
+    [MM_MSG_SET_TIER] = { "SET_TIER", sizeof(MmMsgSetTier), 0, 0 },
 };
 
 QEMU_BUILD_BUG_ON(sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange) >

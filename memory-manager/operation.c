@@ -47,10 +47,57 @@ ManagedVMOperation *mm_operation_describe(const MmOperation *op)
     return out;
 }
 
-static void report_end(MmVM *vm)
+bool mm_operation_running(const MmVM *vm)
 {
-    g_autoptr(ManagedVMOperation) out = mm_operation_describe(&vm->operation);
+    return vm->operation.id &&
+           vm->operation.status == MANAGEDVM_OPERATION_STATUS_RUNNING;
+}
 
+static bool is_free(const MmVM *vm, Error **errp)
+{
+    const MmOperation *op = &vm->operation;
+
+    if (mm_operation_running(vm)) {
+        error_setg(errp, "VM %s is busy with operation %" PRIu64 " (%s); wait "
+                   "for its end", vm->uuid_text, op->id,
+                   ManagedVMOperationType_str(op->type));
+        return false;
+    }
+    return true;
+}
+
+static void begin(MmVM *vm, ManagedVMOperationType type)
+{
+    mm_operation_clear(&vm->operation);
+    vm->operation = (MmOperation) {
+        .id = ++last_id,
+        .type = type,
+        .status = MANAGEDVM_OPERATION_STATUS_RUNNING,
+        .started_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME),
+    };
+}
+
+bool mm_operation_begin(MmVM *vm, ManagedVMOperationType type, Error **errp)
+{
+    if (!is_free(vm, errp)) {
+        return false;
+    }
+    begin(vm, type);
+    return true;
+}
+
+void mm_operation_end(MmVM *vm, const char *error)
+{
+    g_autoptr(ManagedVMOperation) out = NULL;
+    MmOperation *op = &vm->operation;
+
+    op->ended_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    op->status = error ? MANAGEDVM_OPERATION_STATUS_FAILED
+                       : MANAGEDVM_OPERATION_STATUS_DONE;
+    op->error = g_strdup(error);
+    trace_mm_operation_end(vm->uuid_text, ManagedVMOperationType_str(op->type),
+                           ManagedVMOperationStatus_str(op->status));
+    out = mm_operation_describe(op);
     qapi_event_send_managed_vm_operation_completed(vm->uuid_text, vm->rec.name,
                                                    out);
 }
@@ -61,20 +108,16 @@ static void operation_answered(void *opaque, const MmMsg *msg)
     MmOperation *op = &vm->operation;
     Error *err = NULL;
 
-    op->ended_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    op->status = MANAGEDVM_OPERATION_STATUS_DONE;
     if (!mm_reply_ok(msg, messages[op->type].answer, &err)) {
-        op->status = MANAGEDVM_OPERATION_STATUS_FAILED;
-        op->error = g_strdup(error_get_pretty(err));
+        mm_operation_end(vm, error_get_pretty(err));
         error_free(err);
-    } else if (op->type == MANAGEDVM_OPERATION_TYPE_EVICT) {
+        return;
+    }
+    if (op->type == MANAGEDVM_OPERATION_TYPE_EVICT) {
         op->evicted = ((const MmMsgAmount *)msg->payload)->value;
     }
-    trace_mm_operation_end(vm->uuid_text, ManagedVMOperationType_str(op->type),
-                           ManagedVMOperationStatus_str(op->status));
-    report_end(vm);
-    if (op->type == MANAGEDVM_OPERATION_TYPE_DETACH &&
-        op->status == MANAGEDVM_OPERATION_STATUS_DONE) {
+    mm_operation_end(vm, NULL);
+    if (op->type == MANAGEDVM_OPERATION_TYPE_DETACH) {
         vm->rec.detached = 1;
         mm_record_write(vm->record_path, &vm->rec, NULL);
         mm_vm_close(vm);
@@ -84,32 +127,18 @@ static void operation_answered(void *opaque, const MmMsg *msg)
 ManagedVMOperation *mm_operation_start(MmVM *vm, ManagedVMOperationType type,
                                        uint64_t bytes, Error **errp)
 {
-    MmOperation *op = &vm->operation;
     MmMsgAmount amount = { .value = bytes };
     bool sized = type == MANAGEDVM_OPERATION_TYPE_EVICT;
 
-    if (op->id && op->status == MANAGEDVM_OPERATION_STATUS_RUNNING) {
-        error_setg(errp, "VM %s is busy with operation %" PRIu64 " (%s); wait "
-                   "for its end", vm->uuid_text, op->id,
-                   ManagedVMOperationType_str(op->type));
-        return NULL;
-    }
-    if (!mm_vm_connect(vm, errp)) {
-        return NULL;
-    }
-    if (!mm_link_request(vm->link, messages[type].request,
+    assert(messages[type].request != MM_MSG_INVALID);
+    if (!is_free(vm, errp) || !mm_vm_connect(vm, errp) ||
+        !mm_link_request(vm->link, messages[type].request,
                          sized ? &amount : NULL, sized ? sizeof(amount) : 0,
                          operation_answered, vm, errp)) {
         return NULL;
     }
-    mm_operation_clear(op);
-    *op = (MmOperation) {
-        .id = ++last_id,
-        .type = type,
-        .status = MANAGEDVM_OPERATION_STATUS_RUNNING,
-        .started_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME),
-    };
-    return mm_operation_describe(op);
+    begin(vm, type);
+    return mm_operation_describe(&vm->operation);
 }
 
 void mm_operation_clear(MmOperation *op)

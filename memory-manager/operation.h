@@ -34,6 +34,21 @@ ManagedVMOperation *mm_operation_start(struct MmVM *vm,
                                        ManagedVMOperationType type,
                                        uint64_t bytes, Error **errp);
 
+/**
+ * mm_operation_begin: note that an operation begins
+ *
+ * Whoever carries it out ends it with mm_operation_end(). Returns false and
+ * sets @errp if another one runs.
+ */
+bool mm_operation_begin(struct MmVM *vm, ManagedVMOperationType type,
+                        Error **errp);
+
+/** mm_operation_end: it is done, or has failed with @error; tell everybody. */
+void mm_operation_end(struct MmVM *vm, const char *error);
+
+/** mm_operation_running: does one? */
+bool mm_operation_running(const struct MmVM *vm);
+
 /** mm_operation_describe: for QMP; NULL if there never was one. */
 ManagedVMOperation *mm_operation_describe(const MmOperation *op);
 

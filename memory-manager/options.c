@@ -309,7 +309,8 @@ static void fill_defaults(MmOptions *opts)
     if (!opts->nr_tiers) {
         mm_tier_parse(opts->tiers, &opts->nr_tiers, "file");
     }
-    mm_tiers_check(opts->tiers, opts->nr_tiers);
+    mm_tiers_check(opts->tiers, opts->nr_tiers, &error_fatal);
+    mm_tiers_warn(opts->tiers, opts->nr_tiers);
     if (!opts->pager_path) {
         opts->pager_path = find_pager();
     }

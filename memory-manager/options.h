@@ -8,7 +8,10 @@
 
 #include "tier-conf.h"
 
-/* Fixed once the command line is parsed; paths are absolute. */
+/*
+ * Fixed once the command line is parsed, but for the tiers, which tiers.c
+ * changes; paths are absolute.
+ */
 typedef struct MmOptions {
     char *run_dir;
     char *qmp_path;

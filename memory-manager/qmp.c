@@ -16,6 +16,7 @@
 #include "qemu/main-loop.h"
 #include "memory-manager/qapi/qapi-commands-memory-manager.h"
 #include "memory-manager/qapi/qapi-emit-events.h"
+#include "tiers.h"
 #include "vm.h"
 
 /*
@@ -31,6 +32,7 @@ static bool stopped;            /* nothing waits for pagers any more */
 void mm_qmp_init(MmManager *mgr)
 {
     manager = mgr;
+    mm_tiers_init(mgr);
 }
 
 static ManagedVM *describe_vm(MmVM *vm)
@@ -98,12 +100,13 @@ static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
 static ManagedTierList *find_tier(ManagedTierList *list, const MmRecord *rec,
                                   unsigned i)
 {
-    bool is_file = rec->tiers[i].kind == MM_TIER_KIND_FILE;
+    const MmRecordTier *tier = &rec->tiers[i];
+    bool is_file = tier->conf.kind == MM_TIER_KIND_FILE;
 
     for (; list; list = list->next) {
         if (list->value->has_path == is_file &&
-            g_str_equal(list->value->name, rec->tiers[i].name) &&
-            (!is_file || !strncmp(list->value->path, rec->tier_paths[i],
+            g_str_equal(list->value->name, tier->conf.name) &&
+            (!is_file || !strncmp(list->value->path, tier->path,
                                   MM_RECORD_PATH_LEN - 1))) {
             return list;
         }
@@ -118,22 +121,26 @@ static void add_usage(ManagedTierList **list, const MmVM *vm)
     const MmRecord *rec = &vm->rec;
     unsigned i;
 
-    for (i = 0; i < MIN(reply->nr_tiers, rec->nr_tiers); i++) {
+    for (i = 0; i < rec->nr_tiers; i++) {
         ManagedTierList *tier = find_tier(*list, rec, i);
+        unsigned number = rec->tiers[i].conf.number;
 
+        if (!(reply->tiers & 1u << number)) {
+            continue;
+        }
         if (!tier) {
             ManagedTierList **tail = list;
 
             while (*tail) {
                 tail = &(*tail)->next;
             }
-            QAPI_LIST_APPEND(tail, describe_tier(&rec->tiers[i],
-                                                 rec->tier_paths[i], false));
+            QAPI_LIST_APPEND(tail, describe_tier(&rec->tiers[i].conf,
+                                                 rec->tiers[i].path, false));
             tier = find_tier(*list, rec, i);
         }
-        tier->value->content += reply->tier_content[i];
-        tier->value->used += reply->tier_used[i];
-        tier->value->reserved += reply->tier_size[i];
+        tier->value->content += reply->tier_content[number];
+        tier->value->used += reply->tier_used[number];
+        tier->value->reserved += reply->tier_size[number];
     }
 }
 
@@ -150,7 +157,7 @@ ManagedTierList *coroutine_fn qmp_query_managed_tiers(Error **errp)
         mm_tier_describe(&manager->opts.tiers[i], &conf);
         QAPI_LIST_APPEND(tail, describe_tier(&conf,
                                              manager->opts.tiers[i].path,
-                                             true));
+                                             !manager->opts.tiers[i].draining));
     }
     QTAILQ_FOREACH(vm, &manager->vms, next) {
         add_usage(&list, vm);
@@ -244,6 +251,16 @@ static MmMsg *coroutine_fn ask_pager(const char *id, MmMsgType type,
         return NULL;
     }
     return wait.answer;
+}
+
+bool coroutine_fn mm_qmp_ask_pager(const char *id, MmMsgType type,
+                                   const void *payload, size_t len,
+                                   Error **errp)
+{
+    g_autofree MmMsg *answer = ask_pager(id, type, payload, len, MM_MSG_OK,
+                                         errp);
+
+    return answer != NULL;
 }
 
 void coroutine_fn qmp_managed_vm_set_limit(const char *id, uint64_t limit,

@@ -48,8 +48,11 @@ static bool names_tiers(const MmRecord *rec)
     uint32_t i;
 
     for (i = 0; i < MIN(rec->nr_tiers, MM_MAX_TIERS); i++) {
-        if (!memchr(rec->tiers[i].name, '\0', MM_NAME_LEN) ||
-            !memchr(rec->tier_paths[i], '\0', MM_RECORD_PATH_LEN)) {
+        const MmRecordTier *tier = &rec->tiers[i];
+
+        if (tier->conf.number >= MM_MAX_TIERS ||
+            !memchr(tier->conf.name, '\0', MM_NAME_LEN) ||
+            !memchr(tier->path, '\0', MM_RECORD_PATH_LEN)) {
             return false;
         }
     }

@@ -11,9 +11,14 @@
 #include "managed-memory/proto.h"
 
 #define MM_RECORD_MAGIC 0x514d4d52      /* "QMMR" */
-#define MM_RECORD_VERSION 2
+#define MM_RECORD_VERSION 3
 /* To be shown: a longer path is cut off. */
 #define MM_RECORD_PATH_LEN 512
+
+typedef struct MmRecordTier {
+    MmMsgStartTier conf;
+    char path[MM_RECORD_PATH_LEN]; /* "": compressed */
+} MmRecordTier;
 
 /* Processes are named by PID and start time: a PID alone can be reused. */
 typedef struct MmRecord {
@@ -29,12 +34,12 @@ typedef struct MmRecord {
     uint32_t detached;          /* 1: ended by managed-vm-detach */
     uint64_t pager_start;
     /*
-     * Of this VM for as long as it runs, whatever tiers a restarted manager
-     * has: entries of its page maps name them by number.
+     * Of this VM, whatever tiers a restarted manager has: entries of its page
+     * maps name them by number.  In the order of filling; vm-tiers.c changes
+     * them.
      */
     uint32_t nr_tiers;          /* 1..MM_MAX_TIERS */
-    MmMsgStartTier tiers[MM_MAX_TIERS];
-    char tier_paths[MM_MAX_TIERS][MM_RECORD_PATH_LEN]; /* "": compressed */
+    MmRecordTier tiers[MM_MAX_TIERS];
 } MmRecord;
 
 /** mm_record_write: write a record, creating the file if there is none. */

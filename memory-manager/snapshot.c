@@ -137,7 +137,6 @@ static void vm_answered(void *opaque, const MmMsg *msg)
     }
     memcpy(&snap->next_vm, msg->payload, sizeof(snap->next_vm));
     snap->next_vm.nr_regions = MIN(snap->next_vm.nr_regions, MM_MAX_REGIONS);
-    snap->next_vm.nr_tiers = MIN(snap->next_vm.nr_tiers, MM_MAX_TIERS);
     g_array_set_size(snap->next_regions, 0);
     if (snap->next_vm.nr_regions) {
         ask_region(vm);
@@ -187,13 +186,19 @@ static ManagedVMTierList *describe_tiers(const MmRecord *rec,
     ManagedVMTierList *list = NULL, **tail = &list;
     int i;
 
-    for (i = 0; i < MIN(reply->nr_tiers, rec->nr_tiers); i++) {
-        ManagedVMTier *tier = g_new0(ManagedVMTier, 1);
+    for (i = 0; i < rec->nr_tiers; i++) {
+        const MmMsgStartTier *conf = &rec->tiers[i].conf;
+        ManagedVMTier *tier;
 
-        tier->name = g_strdup(rec->tiers[i].name);
-        tier->content = reply->tier_content[i];
-        tier->used = reply->tier_used[i];
-        tier->size = reply->tier_size[i];
+        if (!(reply->tiers & 1u << conf->number)) {
+            continue;
+        }
+        tier = g_new0(ManagedVMTier, 1);
+        tier->name = g_strdup(conf->name);
+        tier->draining = conf->draining;
+        tier->content = reply->tier_content[conf->number];
+        tier->used = reply->tier_used[conf->number];
+        tier->size = reply->tier_size[conf->number];
         QAPI_LIST_APPEND(tail, tier);
     }
     return list;

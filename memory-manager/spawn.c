@@ -201,18 +201,20 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int log,
     return pid;
 }
 
-static int send_tiers(int control, const MmOptions *opts, const MmRecord *rec,
-                      bool resume)
+static int send_tiers(int control, const MmOptions *opts, const MmRecord *rec)
 {
     int ret = 0;
     uint32_t i;
 
     for (i = 0; i < rec->nr_tiers && !ret; i++) {
-        /* a record that is not for a resume has just been made of @opts */
-        int dirfd = resume ? -1 : opts->tiers[i].dirfd;
+        const MmMsgStartTier *conf = &rec->tiers[i].conf;
+        /* what is not new has its file with QEMU */
+        const MmTierConf *tier = conf->is_new
+            ? mm_tier_find(opts->tiers, opts->nr_tiers, conf->name) : NULL;
+        int dirfd = tier ? tier->dirfd : -1;
 
-        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &rec->tiers[i],
-                          sizeof(rec->tiers[i]), &dirfd, dirfd >= 0);
+        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, conf, sizeof(*conf),
+                          &dirfd, dirfd >= 0);
     }
     return ret;
 }
@@ -229,7 +231,7 @@ bool mm_spawn_send_start(int control, const MmOptions *opts,
         [MM_START_FD_LOCK] = fds->lock,
         [MM_START_FD_UFFD_DEV] = dev,
     };
-    int ret = send_tiers(control, opts, rec, start->resume);
+    int ret = send_tiers(control, opts, rec);
 
     if (!ret) {
         ret = mm_msg_send(control, MM_MSG_START, 0, start, sizeof(*start), all,

@@ -1,5 +1,5 @@
 /*
- * qemu-memory-manager: the tiers of the command line
+ * qemu-memory-manager: what a tier is, by command line, file or QMP
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,10 +17,10 @@
 
 #define DEFAULT_SHARE 25
 
-static QemuOptsList tier_opts = {
+QemuOptsList mm_tier_opts = {
     .name = "tier",
     .implied_opt_name = "type",
-    .head = QTAILQ_HEAD_INITIALIZER(tier_opts.head),
+    .head = QTAILQ_HEAD_INITIALIZER(mm_tier_opts.head),
     .desc = {
         {
             .name = "type",
@@ -56,52 +56,53 @@ static QemuOptsList tier_opts = {
     },
 };
 
-static G_NORETURN void give_up(const char *hint)
+const MmTierConf *mm_tier_find(const MmTierConf *tiers, unsigned nr,
+                               const char *name)
 {
-    error_printf("%s\n", hint);
-    exit(EXIT_FAILURE);
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (g_str_equal(tiers[i].name, name)) {
+            return &tiers[i];
+        }
+    }
+    return NULL;
 }
 
-static QemuOpts *parse_opts(const char *arg)
+static bool parse_kind(MmTierConf *tier, const char *type, Error **errp)
 {
-    Error *err = NULL;
-    QemuOpts *o = qemu_opts_parse(&tier_opts, arg, true, &err);
+    ERRP_GUARD();
 
-    if (!o) {
-        error_reportf_err(err, "--tier %s: ", arg);
-        give_up("Its parameters are type, name, path, size, algorithm "
-                 "and overcommit; --tier help explains them.");
+    if (!g_str_equal(type, "file") && !g_str_equal(type, "compressed")) {
+        error_setg(errp, "'%s' is not a type of tier, these are 'file' and "
+                   "'compressed'", type);
+        error_append_hint(errp, "Try: --tier compressed --tier "
+                          "file,path=DIR\n");
+        return false;
     }
-    return o;
+    tier->kind = g_str_equal(type, "file") ? MM_TIER_KIND_FILE
+                                           : MM_TIER_KIND_COMPRESSED;
+    return true;
 }
 
-static MmTierKind parse_kind(const char *type)
+static bool parse_algorithm(MmTierConf *tier, const char *name, Error **errp)
 {
-    if (g_str_equal(type, "file")) {
-        return MM_TIER_KIND_FILE;
+    ERRP_GUARD();
+
+    if (!g_str_equal(name, "lz4") && !g_str_equal(name, "zstd")) {
+        error_setg(errp, "'%s' is not an algorithm of a compressed tier",
+                   name);
+        error_append_hint(errp, "It can be lz4 or zstd.\n");
+        return false;
     }
-    if (g_str_equal(type, "compressed")) {
-        return MM_TIER_KIND_COMPRESSED;
-    }
-    error_report("'%s' is not a type of tier, these are 'file' and "
-                 "'compressed'", type);
-    give_up("Try: --tier compressed --tier file,path=DIR");
+    tier->algorithm = g_str_equal(name, "lz4") ? MM_ALGORITHM_LZ4
+                                               : MM_ALGORITHM_ZSTD;
+    return true;
 }
 
-static MmAlgorithm parse_algorithm(const char *name)
+static bool parse_size(MmTierConf *tier, const char *size, Error **errp)
 {
-    if (g_str_equal(name, "lz4")) {
-        return MM_ALGORITHM_LZ4;
-    }
-    if (g_str_equal(name, "zstd")) {
-        return MM_ALGORITHM_ZSTD;
-    }
-    error_report("'%s' is not an algorithm of a compressed tier", name);
-    give_up("It can be lz4 or zstd.");
-}
-
-static void parse_size(MmTierConf *tier, const char *size)
-{
+    ERRP_GUARD();
     const char *end;
     unsigned share;
 
@@ -109,103 +110,154 @@ static void parse_size(MmTierConf *tier, const char *size)
         qemu_strtoui(size, &end, 10, &share) == 0 && g_str_equal(end, "%") &&
         share >= 1 && share <= 100) {
         tier->vm_share = share;
-        return;
+        return true;
     }
     if (qemu_strtosz(size, NULL, &tier->vm_size) < 0 || !tier->vm_size) {
-        error_report("'%s' is not a size of tier '%s'", size, tier->name);
-        give_up(tier->kind == MM_TIER_KIND_FILE
-                 ? "Use a size like 512M or 4G."
-                 : "Use a size like 512M or 4G, or a share of the VM's memory "
-                   "from 1% to 100%.");
+        error_setg(errp, "'%s' is not a size of tier '%s'", size, tier->name);
+        error_append_hint(errp, tier->kind == MM_TIER_KIND_FILE
+                          ? "Use a size like 512M or 4G.\n"
+                          : "Use a size like 512M or 4G, or a share of the "
+                            "VM's memory from 1%% to 100%%.\n");
+        return false;
     }
+    return true;
 }
 
-static void parse_file(MmTierConf *tier, QemuOpts *o)
+static bool parse_file(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
+    ERRP_GUARD();
     g_autofree char *cwd = g_get_current_dir();
     const char *path = qemu_opt_get(o, "path") ?: MM_DEFAULT_TIER_PATH;
 
     if (qemu_opt_get(o, "algorithm")) {
-        error_report("tier '%s' is a file tier, which does not compress",
-                     tier->name);
-        give_up("Put a tier of type 'compressed' before it, or leave "
-                 "out algorithm=.");
+        error_setg(errp, "tier '%s' is a file tier, which does not compress",
+                   tier->name);
+        error_append_hint(errp, "Put a tier of type 'compressed' before it, or "
+                          "leave out algorithm=.\n");
+        return false;
     }
     tier->path = g_path_is_absolute(path) ? g_strdup(path)
                                           : g_build_filename(cwd, path, NULL);
+    return true;
 }
 
-static void parse_compressed(MmTierConf *tier, QemuOpts *o)
+static bool parse_compressed(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
+    ERRP_GUARD();
+
     if (qemu_opt_get(o, "path")) {
-        error_report("tier '%s' is in memory and has no path", tier->name);
-        give_up("Leave out path=, or use a tier of type 'file'.");
+        error_setg(errp, "tier '%s' is in memory and has no path", tier->name);
+        error_append_hint(errp, "Leave out path=, or use a tier of type "
+                          "'file'.\n");
+        return false;
     }
-    tier->algorithm = parse_algorithm(qemu_opt_get(o, "algorithm") ?: "lz4");
     if (!tier->vm_size && !tier->vm_share) {
         tier->vm_share = DEFAULT_SHARE;
     }
+    return parse_algorithm(tier, qemu_opt_get(o, "algorithm") ?: "lz4", errp);
+}
+
+static bool parse_name(MmTierConf *tier, const char *name, Error **errp)
+{
+    tier->name = g_strdup(name ?: tier->kind == MM_TIER_KIND_FILE
+                          ? "swap" : "compressed");
+    if (strlen(tier->name) >= MM_NAME_LEN) {
+        error_setg(errp, "the tier's name is longer than %d bytes",
+                   MM_NAME_LEN - 1);
+        return false;
+    }
+    return true;
+}
+
+static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
+{
+    const char *size = qemu_opt_get(o, "size");
+
+    return parse_kind(tier, qemu_opt_get(o, "type") ?: "file", errp) &&
+           parse_name(tier, qemu_opt_get(o, "name"), errp) &&
+           (!size || parse_size(tier, size, errp)) &&
+           (tier->kind == MM_TIER_KIND_FILE
+            ? parse_file : parse_compressed)(tier, o, errp);
+}
+
+void mm_tier_clear(MmTierConf *tier)
+{
+    if (tier->dirfd >= 0) {
+        close(tier->dirfd);
+    }
+    g_free(tier->name);
+    g_free(tier->path);
+    *tier = (MmTierConf) { .dirfd = -1 };
+}
+
+bool mm_tier_from_opts(MmTierConf *tier, QemuOpts *o, Error **errp)
+{
+    *tier = (MmTierConf) {
+        .dirfd = -1,
+        .overcommit = qemu_opt_get_bool(o, "overcommit", false),
+    };
+    if (!parse_tier(tier, o, errp)) {
+        mm_tier_clear(tier);
+        return false;
+    }
+    return true;
 }
 
 void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
 {
-    MmTierConf *tier = &tiers[*nr];
+    Error *err = NULL;
     QemuOpts *o;
 
     if (is_help_option(arg)) {
-        qemu_opts_print_help(&tier_opts, true);
+        qemu_opts_print_help(&mm_tier_opts, true);
         exit(EXIT_SUCCESS);
     }
     if (*nr == MM_MAX_TIERS) {
         error_report("there can be %d tiers, not more", MM_MAX_TIERS);
         exit(EXIT_FAILURE);
     }
-    o = parse_opts(arg);
-    *tier = (MmTierConf) {
-        .dirfd = -1,
-        .kind = parse_kind(qemu_opt_get(o, "type") ?: "file"),
-        .overcommit = qemu_opt_get_bool(o, "overcommit", false),
-    };
-    tier->name = g_strdup(qemu_opt_get(o, "name") ?:
-                          tier->kind == MM_TIER_KIND_FILE ? "swap"
-                                                          : "compressed");
-    if (strlen(tier->name) >= MM_NAME_LEN) {
-        error_report("the tier's name is longer than %d bytes",
-                     MM_NAME_LEN - 1);
+    o = qemu_opts_parse(&mm_tier_opts, arg, true, &err);
+    if (!o) {
+        error_reportf_err(err, "--tier %s: ", arg);
+        error_printf("Its parameters are type, name, path, size, algorithm "
+                     "and overcommit; --tier help explains them.\n");
         exit(EXIT_FAILURE);
     }
-    if (qemu_opt_get(o, "size")) {
-        parse_size(tier, qemu_opt_get(o, "size"));
-    }
-    if (tier->kind == MM_TIER_KIND_FILE) {
-        parse_file(tier, o);
-    } else {
-        parse_compressed(tier, o);
+    if (!mm_tier_from_opts(&tiers[*nr], o, &err)) {
+        error_report_err(err);
+        exit(EXIT_FAILURE);
     }
     (*nr)++;
     qemu_opts_del(o);
 }
 
-void mm_tiers_check(const MmTierConf *tiers, unsigned nr)
+bool mm_tiers_check(const MmTierConf *tiers, unsigned nr, Error **errp)
 {
-    const MmTierConf *last = &tiers[nr - 1];
-    unsigned i, k;
+    ERRP_GUARD();
+    unsigned i;
 
     for (i = 0; i < nr; i++) {
-        for (k = 0; k < i; k++) {
-            if (g_str_equal(tiers[i].name, tiers[k].name)) {
-                error_report("there are two tiers with the name '%s'",
-                             tiers[i].name);
-                give_up("Tell them apart with name=NAME.");
-            }
+        if (mm_tier_find(tiers, nr, tiers[i].name) != &tiers[i]) {
+            error_setg(errp, "there are two tiers with the name '%s'",
+                       tiers[i].name);
+            error_append_hint(errp, "Tell them apart with name=NAME.\n");
+            return false;
         }
         if (i && tiers[i].kind == MM_TIER_KIND_COMPRESSED) {
-            error_report("tier '%s' is compressed memory and has to be the "
-                         "first one", tiers[i].name);
-            give_up("Tiers are filled in the order of their --tier "
-                     "options, the fastest one first.");
+            error_setg(errp, "tier '%s' is compressed memory and has to be the "
+                       "first one", tiers[i].name);
+            error_append_hint(errp, "Tiers are filled in the order of their "
+                              "--tier options, the fastest one first.\n");
+            return false;
         }
     }
+    return true;
+}
+
+void mm_tiers_warn(const MmTierConf *tiers, unsigned nr)
+{
+    const MmTierConf *last = &tiers[nr - 1];
+
     if (last->kind == MM_TIER_KIND_COMPRESSED && !last->overcommit) {
         warn_report("tier '%s' cannot promise room for what does not compress: "
                     "VMs with a limit are refused. Put a file tier behind it, "

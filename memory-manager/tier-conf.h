@@ -1,5 +1,5 @@
 /*
- * qemu-memory-manager: the tiers of the command line
+ * qemu-memory-manager: what a tier is, by command line, file or QMP
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,18 +7,35 @@
 #define MEMORY_MANAGER_TIER_CONF_H
 
 #include "managed-memory/proto.h"
+#include "qemu/option.h"
 
-/* A tier; fixed once it is parsed, but for @dirfd. */
+/* A tier. */
 typedef struct MmTierConf {
+    /* fixed once it is parsed */
     MmTierKind kind;
     char *name;
     char *path;                 /* of a file tier, absolute; else NULL */
-    uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
-    uint32_t vm_share;          /* the same as percent of its memory, or 0 */
     MmAlgorithm algorithm;      /* of a compressed tier */
     bool overcommit;            /* reserve no space when a VM attaches */
+
+    uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
+    uint32_t vm_share;          /* the same as percent of its memory, or 0 */
+    bool draining;              /* VMs that attach do not get it */
     int dirfd;                  /* of a file tier: -1 until mm_tier_open() */
 } MmTierConf;
+
+/* Parameters of a tier: --tier, [tier] in a file, managed-tier-add. */
+extern QemuOptsList mm_tier_opts;
+
+/** mm_tier_find: the tier with this name, or NULL. */
+const MmTierConf *mm_tier_find(const MmTierConf *tiers, unsigned nr,
+                               const char *name);
+
+/** mm_tier_from_opts: fill in @tier; nothing is left of it on failure. */
+bool mm_tier_from_opts(MmTierConf *tier, QemuOpts *o, Error **errp);
+
+/** mm_tier_clear: free what it has, not itself. */
+void mm_tier_clear(MmTierConf *tier);
 
 /**
  * mm_tier_parse: parse the argument of one --tier
@@ -30,8 +47,11 @@ typedef struct MmTierConf {
  */
 void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg);
 
-/** mm_tiers_check: do the tiers go together?  Prints and exits if not. */
-void mm_tiers_check(const MmTierConf *tiers, unsigned nr);
+/** mm_tiers_check: do the tiers go together? */
+bool mm_tiers_check(const MmTierConf *tiers, unsigned nr, Error **errp);
+
+/** mm_tiers_warn: print what they do not promise. */
+void mm_tiers_warn(const MmTierConf *tiers, unsigned nr);
 
 /**
  * mm_tier_open: create a tier's directory if needed, and see if it will do

@@ -26,6 +26,7 @@
 #include "spawn.h"
 #include "takeover.h"
 #include "vm.h"
+#include "vm-tiers.h"
 #include "trace.h"
 
 /* Deaths in a row that cost no delay: an operator may kill a pager or two. */
@@ -65,6 +66,7 @@ static void now_serving(MmVM *vm)
     vm->serving_since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     if (vm->attaching) {
         vm->attaching = false;
+        mm_vm_tiers_held(vm);
         info_report("VM %s: attached, process %d of user %d", vm->label,
                     (int)vm->rec.qemu_pid, (int)vm->rec.qemu_uid);
     }
@@ -74,6 +76,15 @@ static void now_serving(MmVM *vm)
                     (int)vm->rec.pager_pid);
         qapi_event_send_managed_vm_recovered(vm->uuid_text, vm->rec.name,
                                              vm->rec.pager_pid);
+    }
+    mm_vm_tiers_step(vm);
+}
+
+void mm_vm_replace_pager(MmVM *vm)
+{
+    if (vm->pager) {
+        vm->replacing = true;
+        mm_process_kill(vm->pager);
     }
 }
 
@@ -346,6 +357,12 @@ void mm_vm_pager_exit(void *opaque, const char *how, int status)
     }
     if (vm->state != MANAGEDVM_STATE_LOST) {
         mm_vm_set_state(vm, MANAGEDVM_STATE_LOST);
+    }
+    if (vm->replacing) {
+        vm->replacing = false;
+        info_report("VM %s: pager %d is replaced", vm->label, (int)pid);
+        mm_takeover_continue(vm);
+        return;
     }
     count_death(vm);
     vm->had_pager_lost = true;

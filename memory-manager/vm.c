@@ -20,6 +20,7 @@
 #include "takeover.h"
 #include "trace.h"
 #include "vm.h"
+#include "vm-tiers.h"
 
 /* How long a pager may take to end after its QEMU has. */
 #define CLOSING_GRACE_MS 5000
@@ -84,6 +85,7 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
     vm->timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_after_pager, vm);
     vm->log = mm_pager_log_new(vm->label);
     mm_condition_init(vm);
+    mm_vm_tiers_new(vm);
     mm_snapshot_init(&vm->snapshot);
     QTAILQ_INSERT_TAIL(&mgr->vms, vm, next);
     return vm;
@@ -104,7 +106,6 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
                         const MmHelloPeer *peer, Error **errp)
 {
     QemuUUID uuid;
-    unsigned i;
 
     qemu_uuid_generate(&uuid);
     *rec = (MmRecord) {
@@ -112,13 +113,8 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
         .version = MM_RECORD_VERSION,
         .qemu_uid = peer->uid,
         .qemu_pid = peer->pid,
-        .nr_tiers = opts->nr_tiers,
     };
-    for (i = 0; i < opts->nr_tiers; i++) {
-        mm_tier_describe(&opts->tiers[i], &rec->tiers[i]);
-        pstrcpy(rec->tier_paths[i], MM_RECORD_PATH_LEN,
-                opts->tiers[i].path ?: "");
-    }
+    mm_vm_tiers_init(rec, opts);
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
     copy_name(rec->name, peer->hello->name);
     if (getrandom(rec->cookie, MM_COOKIE_LEN, 0) != MM_COOKIE_LEN) {
@@ -270,6 +266,7 @@ void mm_vm_free(MmVM *vm)
     mm_process_close(vm->qemu);
     timer_free(vm->timer);
     mm_condition_clear(vm);
+    mm_vm_tiers_free(vm);
     mm_operation_clear(&vm->operation);
     g_free(vm->lost_how);
     mm_snapshot_clear(&vm->snapshot);

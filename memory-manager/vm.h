@@ -48,6 +48,7 @@
 #include "vm-state.h"
 
 typedef struct MmTakeover MmTakeover;
+typedef struct MmTierChange MmTierChange;
 
 struct MmVM {
     /* fixed after creation */
@@ -79,6 +80,9 @@ struct MmVM {
     int64_t serving_since_ms;   /* 0: the current pager has not served yet */
     uint32_t deaths;            /* pagers that died in a row */
     int64_t not_before_ms;      /* of the next pager's start */
+
+    bool replacing;             /* the pager is being killed for another one */
+    MmTierChange *tier_change;
 
     MmConditions conditions;
     MmSnapshot snapshot;
@@ -118,6 +122,13 @@ void mm_vm_adopt(MmManager *mgr, const MmRecord *rec);
  */
 bool mm_vm_start_pager(MmVM *vm, int sock, uint64_t seq, uint32_t version,
                        bool resume, Error **errp);
+
+/**
+ * mm_vm_replace_pager: end the pager, so that the VM gets another one
+ *
+ * With what the record says then. As when it dies, but nobody complains.
+ */
+void mm_vm_replace_pager(MmVM *vm);
 
 /** mm_vm_connect: make a link to the pager if there is none. */
 bool mm_vm_connect(MmVM *vm, Error **errp);

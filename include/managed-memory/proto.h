@@ -75,7 +75,8 @@ typedef enum MmMsgType {
     /* connection, the pager's side speaks */
     MM_MSG_HELLO_REPLY,         /* MmMsgHelloReply; fds: MmHelloReplyFd */
     MM_MSG_REGION_ADDED,        /* MmMsgRegionRef; fds: MmRegionFd order */
-    MM_MSG_HOLD,                /* MmMsgHold; fd: to be kept for RESUME */
+    /* MmMsgHold; fd: to be kept for RESUME; none: not needed any more */
+    MM_MSG_HOLD,
     MM_MSG_EVENT,               /* MmMsgEvent */
     /*
      * no payload: all is resident; unregister, answer OK, and forget the pager
@@ -113,6 +114,7 @@ typedef enum MmMsgType {
      */
     MM_MSG_GIVE_UP,
     MM_MSG_AMOUNT,              /* MmMsgAmount */
+    MM_MSG_SET_TIER,            /* MmMsgSetTier; answer OK */
 
     MM_MSG__MAX
 } MmMsgType;
@@ -264,18 +266,34 @@ typedef enum MmAlgorithm {
 } MmAlgorithm;
 
 /*
- * Tiers are numbered in the order of their START_TIER messages, from 0, the
- * one that is filled first.
+ * Tiers are filled in the order of their START_TIER messages.  Their numbers
+ * are what page maps name them by: a tier keeps its own.
  */
 typedef struct MmMsgStartTier {
+    uint32_t number;            /* 0..MM_MAX_TIERS-1 */
+    uint32_t is_new;            /* 1: it has been in no START before */
+    uint32_t draining;          /* 1: see MmMsgSetTier */
     uint32_t kind;              /* MmTierKind */
     uint32_t overcommit;        /* 1: no space is reserved */
     uint32_t algorithm;         /* MmAlgorithm; compressed only */
     uint32_t share;             /* percent of the VM's memory; 0: see size */
+    uint32_t pad;
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
     uint64_t device;            /* st_dev of the file; 0: compressed */
     char name[MM_NAME_LEN];
 } MmMsgStartTier;
+
+typedef struct MmMsgSetTier {
+    uint32_t number;
+    /*
+     * 1: it takes nothing more, and what is in it moves to others.  Refused if
+     * these cannot promise the space for it.
+     */
+    uint32_t draining;
+    uint32_t share;             /* as in MmMsgStartTier */
+    uint32_t pad;
+    uint64_t size;
+} MmMsgSetTier;
 
 /* Descriptors of START, in this order; the device may be absent. */
 typedef enum MmStartFd {
@@ -363,10 +381,13 @@ typedef struct MmMsgQueryReply {
     uint64_t zero;
     uint64_t swapped;
     uint64_t never;
+    /* by number */
     uint64_t tier_content[MM_MAX_TIERS]; /* bytes of memory that lie in it */
     uint64_t tier_used[MM_MAX_TIERS];   /* bytes that these take there */
     uint64_t tier_size[MM_MAX_TIERS];   /* bytes of storage that it has */
-    uint32_t nr_tiers;
+    uint32_t tiers;             /* bit per number: the pager has it */
+    uint32_t drained;           /* ... and it is empty for good */
+    uint32_t pad;
     uint32_t nr_regions;
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */
     uint32_t serving;

@@ -130,7 +130,7 @@ static int resume_pool(MmStarting *s, unsigned i, Error **errp)
                          s->tier[i].name);
         return -1;
     }
-    if (!mm_check_memfd(fd, mm_tier_compressed_fd_size(&s->tier[i]), true,
+    if (!mm_check_memfd(fd, mm_tier_compressed_fd_size(), true,
                         "the compressed tier's pool", errp)) {
         close(fd);
         return -1;
@@ -138,25 +138,42 @@ static int resume_pool(MmStarting *s, unsigned i, Error **errp)
     return fd;
 }
 
+/* Index of the tier that a hold belongs to, or that of none. */
+static unsigned find_tier(const MmStarting *s, const MmMsgHold *hold)
+{
+    unsigned i;
+
+    for (i = 0; i < s->nr_tiers; i++) {
+        bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
+
+        if (s->tier[i].number == hold->index &&
+            hold->kind == (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
+            break;
+        }
+    }
+    return i;
+}
+
 static bool resume_hold(MmStarting *s, Error **errp)
 {
     MmMsgHold hold;
-    bool is_file;
-    int fd;
+    unsigned i;
 
     memcpy(&hold, s->msg.payload, sizeof(hold));
-    is_file = hold.index < s->vm->nr_tiers &&
-              s->tier[hold.index].kind == MM_TIER_KIND_FILE;
-    if (hold.index >= s->vm->nr_tiers || s->tier_fd[hold.index] >= 0 ||
-        hold.kind != (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
-        error_setg(errp, "QEMU has handed back something else than it had "
-                   "of tier %u", hold.index);
+    i = find_tier(s, &hold);
+    if (i == s->nr_tiers) {
+        /* of a tier that the VM has no more: nobody needs it */
+        s->vm->dropped[s->vm->nr_dropped++] = hold;
+        return true;
+    }
+    if (s->tier_fd[i] >= 0) {
+        error_setg(errp, "QEMU has handed back twice what it had of tier '%s'",
+                   s->tier[i].name);
         return false;
     }
-    fd = is_file ? resume_file(s, hold.index, errp)
-                 : resume_pool(s, hold.index, errp);
-    s->tier_fd[hold.index] = fd;
-    return fd >= 0;
+    s->tier_fd[i] = s->tier[i].kind == MM_TIER_KIND_FILE
+                    ? resume_file(s, i, errp) : resume_pool(s, i, errp);
+    return s->tier_fd[i] >= 0;
 }
 
 static bool resume_region(MmStarting *s, Error **errp)
@@ -209,8 +226,8 @@ static bool has_all_holds(const MmStarting *s, Error **errp)
 {
     unsigned i;
 
-    for (i = 0; i < s->vm->nr_tiers; i++) {
-        if (s->tier_fd[i] < 0) {
+    for (i = 0; i < s->nr_tiers; i++) {
+        if (s->tier_fd[i] < 0 && !s->tier[i].is_new) {
             error_setg(errp, "QEMU has not handed back what it had of tier "
                        "'%s'", s->tier[i].name);
             return false;

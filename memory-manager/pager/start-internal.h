@@ -15,6 +15,8 @@
 typedef struct MmStarting {
     MmVM *vm;
     MmMsgStart start;
+    /* in the order of filling */
+    unsigned nr_tiers;
     MmMsgStartTier tier[MM_MAX_TIERS];
     int tier_dir[MM_MAX_TIERS];     /* of a new file, else -1 */
     int tier_fd[MM_MAX_TIERS];      /* resume: from QEMU, else -1 */

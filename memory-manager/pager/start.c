@@ -23,16 +23,21 @@
 
 static bool receive_tier(MmStarting *s)
 {
-    MmVM *vm = s->vm;
     MmMsgStartTier *tier;
+    unsigned i;
 
-    if (vm->nr_tiers == MM_MAX_TIERS) {
+    if (s->nr_tiers == MM_MAX_TIERS) {
         return false;
     }
-    tier = &s->tier[vm->nr_tiers];
+    tier = &s->tier[s->nr_tiers];
     memcpy(tier, s->msg.payload, sizeof(*tier));
-    s->tier_dir[vm->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
-    return tier->kind < MM_TIER_KIND__MAX &&
+    for (i = 0; i < s->nr_tiers; i++) {
+        if (s->tier[i].number == tier->number) {
+            return false;
+        }
+    }
+    s->tier_dir[s->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
+    return tier->number < MM_MAX_TIERS && tier->kind < MM_TIER_KIND__MAX &&
            tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
            s->msg.nr_fds <= (tier->kind == MM_TIER_KIND_FILE);
 }
@@ -165,39 +170,68 @@ static void tier_file_error(const MmStarting *s, unsigned i, int err,
                       "O_DIRECT.\n");
 }
 
-static bool open_compressed(MmStarting *s, unsigned i, Error **errp)
+static MmTier *open_compressed(MmStarting *s, unsigned i, Error **errp)
 {
-    MmVM *vm = s->vm;
-    bool is_new = !s->start.resume;
-    uint64_t size = mm_tier_compressed_fd_size(&s->tier[i]);
+    bool is_new = s->tier_fd[i] < 0;
+    uint64_t size = mm_tier_compressed_fd_size();
     int fd = is_new ? mm_seal_memfd("managed-pool", size) : s->tier_fd[i];
 
     if (fd < 0) {
         error_setg_errno(errp, -fd, "cannot create the pool of tier '%s'",
                          s->tier[i].name);
-        return false;
+        return NULL;
     }
-    vm->tiers[i] = mm_tier_compressed_open(fd, i, &s->tier[i], &vm->id,
-                                           is_new, errp);
-    return vm->tiers[i] != NULL;
+    return mm_tier_compressed_open(fd, &s->tier[i], &s->vm->id, is_new, errp);
 }
 
-static bool open_file(MmStarting *s, unsigned i, Error **errp)
+static MmTier *open_file(MmStarting *s, unsigned i, Error **errp)
 {
-    MmVM *vm = s->vm;
-    bool is_new = !s->start.resume;
+    bool is_new = s->tier_fd[i] < 0;
     int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_fd[i];
+    MmTier *tier;
 
     if (fd < 0) {
         tier_file_error(s, i, -fd, errp);
-        return false;
+        return NULL;
     }
-    vm->tiers[i] = mm_tier_file_open(fd, i, &s->tier[i], &vm->id, is_new,
-                                     errp);
-    if (is_new) {
+    tier = mm_tier_file_open(fd, &s->tier[i], &s->vm->id, is_new, errp);
+    if (!tier) {
+        close(fd);
+    }
+    return tier;
+}
+
+/*
+ * A tier that a running VM was to get is not worth the VM: what is in none of
+ * the others stays in memory.
+ */
+static void do_without(MmStarting *s, unsigned i, Error *err)
+{
+    mm_vm_event(s->vm, MM_EVENT_IO_ERROR, UINT32_MAX, 0,
+                "the VM does not get tier '%s': %s", s->tier[i].name,
+                error_get_pretty(err));
+    error_free(err);
+}
+
+static bool open_tier(MmStarting *s, unsigned i, Error **errp)
+{
+    bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
+    Error *err = NULL;
+    MmTier *tier = (is_file ? open_file : open_compressed)(s, i, &err);
+
+    if (s->tier_dir[i] >= 0) {
         close(s->tier_dir[i]);
     }
-    return vm->tiers[i] != NULL;
+    if (tier) {
+        tier->drain = s->tier[i].draining ? MM_DRAIN_GOING : MM_DRAIN_NO;
+        mm_vm_add_tier(s->vm, tier);
+    } else if (s->start.resume && s->tier[i].is_new && s->tier_fd[i] < 0) {
+        do_without(s, i, err);
+    } else {
+        error_propagate(errp, err);
+        return false;
+    }
+    return true;
 }
 
 static void resume_limit(MmVM *vm)
@@ -220,10 +254,8 @@ static bool take_up(MmStarting *s, int control, Error **errp)
         return false;
     }
     mm_msg_clear(&s->msg);
-    for (i = 0; i < vm->nr_tiers; i++) {
-        bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
-
-        if (!(is_file ? open_file : open_compressed)(s, i, errp)) {
+    for (i = 0; i < s->nr_tiers; i++) {
+        if (!open_tier(s, i, errp)) {
             return false;
         }
     }
@@ -272,8 +304,18 @@ static int send_holds(MmVM *vm)
 {
     unsigned i;
 
+    for (i = 0; i < vm->nr_dropped; i++) {
+        int ret = mm_msg_send(vm->connection, MM_MSG_HOLD, 0, &vm->dropped[i],
+                              sizeof(vm->dropped[i]), NULL, 0);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
     for (i = 0; i < vm->nr_tiers; i++) {
-        MmMsgHold hold = { .kind = vm->tiers[i]->ops->hold, .index = i };
+        MmMsgHold hold = {
+            .kind = vm->tiers[i]->ops->hold, .index = vm->tiers[i]->number,
+        };
         int fd = mm_reopen(vm, vm->tiers[i]->fd, O_PATH);
         int ret = fd < 0 ? fd : mm_msg_send(vm->connection, MM_MSG_HOLD, 0,
                                             &hold, sizeof(hold), &fd, 1);

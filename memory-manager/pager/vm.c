@@ -77,13 +77,33 @@ void mm_vm_resize(MmVM *vm, int64_t bytes)
     }
 }
 
+void mm_vm_add_tier(MmVM *vm, MmTier *tier)
+{
+    assert(vm->nr_tiers < MM_MAX_TIERS && !vm->by_number[tier->number]);
+    tier->index = vm->nr_tiers;
+    vm->tiers[vm->nr_tiers++] = tier;
+    vm->by_number[tier->number] = tier;
+}
+
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier)
 {
     if (entry_tier < MM_TIER_FIRST ||
-        entry_tier - MM_TIER_FIRST >= vm->nr_tiers) {
+        entry_tier - MM_TIER_FIRST >= MM_MAX_TIERS) {
         return NULL;
     }
-    return vm->tiers[entry_tier - MM_TIER_FIRST];
+    return vm->by_number[entry_tier - MM_TIER_FIRST];
+}
+
+MmTier *mm_vm_last_tier(MmVM *vm)
+{
+    unsigned i;
+
+    for (i = vm->nr_tiers; i > 0; i--) {
+        if (!mm_tier_draining(vm->tiers[i - 1])) {
+            return vm->tiers[i - 1];
+        }
+    }
+    return NULL;
 }
 
 bool mm_region_reconciled(const MmRegion *region, uint64_t page)

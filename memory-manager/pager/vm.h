@@ -96,8 +96,11 @@ typedef struct MmVM {
     int control_wake_fd;        /* eventfd for the control thread */
     MmState *state;
     MmRing *ring;               /* hostile */
-    MmTier *tiers[MM_MAX_TIERS];
+    MmTier *tiers[MM_MAX_TIERS];    /* in the order of filling */
+    MmTier *by_number[MM_MAX_TIERS];
     unsigned nr_tiers;
+    MmMsgHold dropped[MM_MAX_TIERS]; /* QEMU still has them, of former tiers */
+    unsigned nr_dropped;
     MmFault *fault;
     MmReclaim *reclaim;
 
@@ -153,8 +156,18 @@ void mm_vm_publish_region(MmVM *vm, uint32_t id, MmRegion *region);
 /** mm_vm_resize: regions of @bytes have come, or gone; control thread. */
 void mm_vm_resize(MmVM *vm, int64_t bytes);
 
+/** mm_vm_add_tier: filled when those added before are full; before threads. */
+void mm_vm_add_tier(MmVM *vm, MmTier *tier);
+
 /** mm_vm_tier: the tier that an entry names, or NULL; any thread. */
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier);
+
+/**
+ * mm_vm_last_tier: the last one that takes content, or NULL; any thread
+ *
+ * All that is pushed out may end up there.
+ */
+MmTier *mm_vm_last_tier(MmVM *vm);
 
 /** mm_region_reconciled: may more than faults use the entry of @page? */
 bool mm_region_reconciled(const MmRegion *region, uint64_t page);

@@ -45,22 +45,22 @@ bool fake_qemu_connect(FakeQemu *fq, bool resume, Error **errp)
 
 static void keep_hold(FakeQemu *fq, MmMsg *msg)
 {
-    FakeHold *hold = NULL;
+    FakeHold new = { .fd = mm_msg_take_fd(msg, 0) };
     int i;
 
+    memcpy(&new.what, msg->payload, sizeof(new.what));
     QEMU_LOCK_GUARD(&fq->lock);
-    for (i = 0; i < fq->nr_holds && !hold; i++) {
-        if (!memcmp(&fq->holds[i].what, msg->payload, sizeof(MmMsgHold))) {
-            hold = &fq->holds[i];
-            close(hold->fd);
+    for (i = 0; i < fq->nr_holds; i++) {
+        if (!memcmp(&fq->holds[i].what, &new.what, sizeof(new.what))) {
+            close(fq->holds[i].fd);
+            fq->holds[i] = fq->holds[--fq->nr_holds];
+            break;
         }
     }
-    if (!hold) {
+    if (new.fd >= 0) {
         g_assert(fq->nr_holds < FQ_MAX_HOLDS);
-        hold = &fq->holds[fq->nr_holds++];
-        memcpy(&hold->what, msg->payload, sizeof(hold->what));
+        fq->holds[fq->nr_holds++] = new;
     }
-    hold->fd = mm_msg_take_fd(msg, 0);
 }
 
 static void note_event(FakeQemu *fq, const MmMsg *msg)

@@ -41,6 +41,28 @@ static void make_identity(FakeManager *fm)
     }
 }
 
+/* The compressed one comes first and has not the first number. */
+static void configured_tiers(FakeManager *fm)
+{
+    const MmMsgStartTier compressed = {
+        .number = 1,
+        .kind = MM_TIER_KIND_COMPRESSED,
+        .algorithm = fm->config.algorithm,
+        .size = fm->config.compressed_size,
+        .name = "compressed",
+    };
+    const MmMsgStartTier file = {
+        .overcommit = fm->config.overcommit,
+        .size = fm->config.tier_size,
+        .name = "torture",
+    };
+
+    if (compressed.size) {
+        fm->tiers[fm->nr_tiers++] = compressed;
+    }
+    fm->tiers[fm->nr_tiers++] = file;
+}
+
 FakeManager *fake_manager_new(const PagerConfig *config)
 {
     FakeManager *fm = g_new0(FakeManager, 1);
@@ -59,7 +81,40 @@ FakeManager *fake_manager_new(const PagerConfig *config)
     if (fm->own_tier_dir) {
         g_assert(g_mkdir(fm->tier_dir, 0700) == 0);
     }
+    configured_tiers(fm);
     return fm;
+}
+
+MmMsgStartTier *fake_manager_tier(FakeManager *fm, unsigned number)
+{
+    unsigned i;
+
+    for (i = 0; i < fm->nr_tiers; i++) {
+        if (fm->tiers[i].number == number) {
+            return &fm->tiers[i];
+        }
+    }
+    g_assert_not_reached();
+}
+
+void fake_manager_add_tier(FakeManager *fm, unsigned number, uint64_t size)
+{
+    MmMsgStartTier *tier = &fm->tiers[0];
+
+    g_assert(fm->nr_tiers < MM_MAX_TIERS);
+    memmove(tier + 1, tier, fm->nr_tiers++ * sizeof(*tier));
+    *tier = (MmMsgStartTier) {
+        .number = number, .is_new = 1, .kind = MM_TIER_KIND_FILE, .size = size,
+    };
+    snprintf(tier->name, sizeof(tier->name), "added-%u", number);
+}
+
+void fake_manager_remove_tier(FakeManager *fm, unsigned number)
+{
+    MmMsgStartTier *tier = fake_manager_tier(fm, number);
+
+    fm->nr_tiers--;
+    memmove(tier, tier + 1, (fm->tiers + fm->nr_tiers - tier) * sizeof(*tier));
 }
 
 static char *lock_path(FakeManager *fm)
@@ -239,31 +294,29 @@ static bool spawn_pager(FakeManager *fm, int control, Error **errp)
     return true;
 }
 
+/* Of files, all pagers but the first get only the new ones from us. */
 static void send_start_tiers(FakeManager *fm, int control, bool resume)
 {
-    MmMsgStartTier compressed = {
-        .kind = MM_TIER_KIND_COMPRESSED,
-        .algorithm = fm->config.algorithm,
-        .size = fm->config.compressed_size,
-        .name = "compressed",
-    };
-    MmMsgStartTier tier = {
-        .overcommit = fm->config.overcommit,
-        .size = fm->config.tier_size,
-        .name = "torture",
-    };
     int dir = open(fm->tier_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct stat st;
+    unsigned i;
 
-    g_assert(dir >= 0 && fstat(dir, &st) == 0);
-    tier.device = st.st_dev;
-    if (compressed.size) {
-        mm_msg_send(control, MM_MSG_START_TIER, 0, &compressed,
-                    sizeof(compressed), NULL, 0);
+    for (i = 0; i < fm->nr_tiers; i++) {
+        MmMsgStartTier *tier = &fm->tiers[i];
+        bool is_file = tier->kind == MM_TIER_KIND_FILE;
+
+        bool with_dir = is_file && (tier->is_new || !resume);
+
+        if (with_dir) {
+            g_assert(dir >= 0 && fstat(dir, &st) == 0);
+            tier->device = st.st_dev;
+        }
+        mm_msg_send(control, MM_MSG_START_TIER, 0, tier, sizeof(*tier), &dir,
+                    with_dir);
     }
-    mm_msg_send(control, MM_MSG_START_TIER, 0, &tier, sizeof(tier), &dir,
-                !resume);
-    close(dir);
+    if (dir >= 0) {
+        close(dir);
+    }
 }
 
 static MmMsgStart start_message(FakeManager *fm, bool resume,

@@ -59,6 +59,13 @@ typedef struct FakeManager {
     uint64_t seq;
     MmMsgControlInfo info;      /* the latest one */
 
+    /*
+     * of the next pager, in the order of filling; changed while none is being
+     * started
+     */
+    MmMsgStartTier tiers[MM_MAX_TIERS];
+    unsigned nr_tiers;
+
     /* for the next start only, set while no pager is being started */
     char *failpoint;            /* MM_FAILPOINT, or NULL */
     int count_fd;               /* the pager writes its counts here, or -1 */
@@ -89,6 +96,20 @@ bool fake_manager_free(FakeManager *fm);
  */
 bool fake_manager_start(FakeManager *fm, int connection, bool resume,
                         uint64_t hello_seq, Error **errp);
+
+/**
+ * fake_manager_add_tier: the next pager gets a file tier that is filled first
+ *
+ * @number: that no tier has
+ * @size: most bytes in it, 0: no limit
+ */
+void fake_manager_add_tier(FakeManager *fm, unsigned number, uint64_t size);
+
+/** fake_manager_remove_tier: the next pager does not have tier @number. */
+void fake_manager_remove_tier(FakeManager *fm, unsigned number);
+
+/** fake_manager_tier: tier @number of the next pager. */
+MmMsgStartTier *fake_manager_tier(FakeManager *fm, unsigned number);
 
 /**
  * fake_manager_arm: give the next pager a failpoint

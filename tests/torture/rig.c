@@ -126,7 +126,7 @@ static char *judge_numbers(Rig *rig, const MmMsgQueryReply *q)
     uint64_t used = 0;
     int i;
 
-    for (i = 0; i < q->nr_tiers; i++) {
+    for (i = 0; i < MM_MAX_TIERS; i++) {
         used += q->tier_content[i];
     }
     if (sum != q->size || q->size != rig->size) {

@@ -104,6 +104,7 @@ int main(int argc, char **argv)
     torture_add_tier_errors();
     torture_add_pressure();
     torture_add_commands();
+    torture_add_tiers();
     torture_add_hostile();
     torture_add_hostile_resume();
     torture_add_death();

@@ -46,7 +46,7 @@ static const Shape shapes[MM_MSG__MAX] = {
                              FDS(4, 5) },
     [MM_MSG_REGION_ADDED] = { "REGION_ADDED", FIXED(MmMsgRegionRef),
                               FDS(3, 3) },
-    [MM_MSG_HOLD] = { "HOLD", FIXED(MmMsgHold), FDS(1, 1) },
+    [MM_MSG_HOLD] = { "HOLD", FIXED(MmMsgHold), FDS(0, 1) },
     [MM_MSG_EVENT] = { "EVENT", FIXED(MmMsgEvent), TEXT(MmMsgEvent, text) },
     [MM_MSG_DETACHED] = { "DETACHED" },
     [MM_MSG_ZAP] = { "ZAP", sizeof(MmMsgZap) + RANGE, MAX_ZAP },
@@ -69,6 +69,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_DETACH] = { "DETACH" },
     [MM_MSG_GIVE_UP] = { "GIVE_UP" },
     [MM_MSG_AMOUNT] = { "AMOUNT", FIXED(MmMsgAmount) },
+    [MM_MSG_SET_TIER] = { "SET_TIER", FIXED(MmMsgSetTier) },
 };
 
 /* One well-formed message of a type, with @len bytes of payload. */

@@ -110,10 +110,10 @@ static void test_share(const void *opaque)
 {
     const MmMsgStartTier start = { .share = 25, .name = "share" };
     TierRig *rig = rig_new(NULL, GPOINTER_TO_INT(opaque), 0, true);
-    int fd = mm_seal_memfd("share", mm_tier_compressed_fd_size(&start));
+    int fd = mm_seal_memfd("share", mm_tier_compressed_fd_size());
     uint64_t place;
 
-    rig->tier = rig_keep(mm_tier_compressed_open(fd, 0, &start, &rig_identity,
+    rig->tier = rig_keep(mm_tier_compressed_open(fd, &start, &rig_identity,
                                                  true, &error_abort));
     rig->queue = rig_keep(rig->tier->ops->queue_new(rig->tier, rig->arena, 0,
                                                     1, -1, &error_abort));

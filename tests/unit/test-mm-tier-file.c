@@ -22,7 +22,7 @@ static MmTier *open_tier(int fd, const MmIdentity *id, bool is_new)
 {
     const MmMsgStartTier start = { .overcommit = 1, .name = "test" };
     Error *err = NULL;
-    MmTier *tier = mm_tier_file_open(fd, 0, &start, id, is_new, &err);
+    MmTier *tier = mm_tier_file_open(fd, &start, id, is_new, &err);
 
     g_assert_true(!tier == !!err);
     error_free(err);

@@ -97,12 +97,12 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
     g_assert_true(rig->arena != MAP_FAILED);
     if (rig_compresses(kind)) {
         if (is_new) {
-            rig->fd = mm_seal_memfd("rig", mm_tier_compressed_fd_size(&start));
+            rig->fd = mm_seal_memfd("rig", mm_tier_compressed_fd_size());
         }
-        rig->inner = mm_tier_compressed_open(rig->fd, 0, &start, &rig_identity,
+        rig->inner = mm_tier_compressed_open(rig->fd, &start, &rig_identity,
                                              is_new, &error_abort);
     } else {
-        rig->inner = mm_tier_file_open(rig->fd, 0, &start, &rig_identity,
+        rig->inner = mm_tier_file_open(rig->fd, &start, &rig_identity,
                                        is_new, &error_abort);
     }
     rig_keep(rig->inner);

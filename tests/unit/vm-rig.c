@@ -23,9 +23,8 @@ static void open_tier(MmVM *vm, const char *dir, uint64_t size)
         fd = open(dir, flags, 0600);
     }
     g_assert_cmpint(fd, >=, 0);
-    vm->tiers[0] = mm_tier_file_open(fd, 0, &start, &vm->id, true,
-                                     &error_abort);
-    vm->nr_tiers = 1;
+    mm_vm_add_tier(vm, mm_tier_file_open(fd, &start, &vm->id, true,
+                                         &error_abort));
 }
 
 MmVM *vm_rig_new(const char *dir, uint64_t tier_size)

@@ -58,6 +58,14 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply);
  */
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp);
 
+/**
+ * mm_control_set_draining: whether @tier takes no more, and is emptied
+ *
+ * Reserves the space for it in the others.
+ */
+bool mm_control_set_draining(MmVM *vm, MmTier *tier, bool draining,
+                             Error **errp);
+
 /** mm_control_limit: the limit in bytes that follows from the regions. */
 uint64_t mm_control_limit(const MmVM *vm);
 

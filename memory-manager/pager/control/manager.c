@@ -88,6 +88,32 @@ static void handle_set_limit(MmControl *c, int sock)
     }
 }
 
+static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
+{
+    MmTier *tier = set->number < MM_MAX_TIERS ? vm->by_number[set->number]
+                                              : NULL;
+
+    if (!tier) {
+        error_setg(errp, "the VM has no tier number %u", set->number);
+        return false;
+    }
+    return tier->ops->resize(tier, set->size, MIN(set->share, 100),
+                             qatomic_read(&vm->total_size), errp) &&
+           mm_control_set_draining(vm, tier, set->draining, errp);
+}
+
+static void handle_set_tier(MmControl *c, int sock)
+{
+    Error *err = NULL;
+
+    if (set_tier(c->vm, (const void *)c->msg->payload, &err)) {
+        mm_msg_send(sock, MM_MSG_OK, c->msg->hdr.seq, NULL, 0, NULL, 0);
+    } else {
+        answer_error(c, sock, EINVAL, error_get_pretty(err));
+        error_free(err);
+    }
+}
+
 static void handle_give_up(MmControl *c, int sock)
 {
     uint64_t count;
@@ -268,6 +294,9 @@ void mm_manager_handle(MmControl *c, int sock)
         break;
     case MM_MSG_GIVE_UP:
         handle_give_up(c, sock);
+        break;
+    case MM_MSG_SET_TIER:
+        handle_set_tier(c, sock);
         break;
     default:
         answer_error(c, sock, EPROTO, "the pager does not know this command");

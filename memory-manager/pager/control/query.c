@@ -52,14 +52,18 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply)
         add_region(reply, region);
         mm_region_put(vm, region);
     }
-    reply->nr_tiers = vm->nr_tiers;
     for (i = 0; i < vm->nr_tiers; i++) {
+        unsigned number = vm->tiers[i]->number;
         MmTierUsage usage = {};
 
         vm->tiers[i]->ops->usage(vm->tiers[i], &usage);
-        reply->tier_content[i] = usage.pages * MM_PAGE_SIZE;
-        reply->tier_used[i] = usage.used;
-        reply->tier_size[i] = usage.size;
+        reply->tiers |= 1u << number;
+        if (qatomic_read(&vm->tiers[i]->drain) == MM_DRAIN_DONE) {
+            reply->drained |= 1u << number;
+        }
+        reply->tier_content[number] = usage.pages * MM_PAGE_SIZE;
+        reply->tier_used[number] = usage.used;
+        reply->tier_size[number] = usage.size;
     }
     mm_fault_waiting(vm, &reply->stalled_threads, &reply->oldest_fault_ns);
     reply->serving = qatomic_read(&vm->serving);

@@ -104,15 +104,14 @@ static void wait_until_proven(const MmTier *tier)
 static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
 {
     uint64_t size = qatomic_read(&vm->total_size);
-    MmTier *last;
+    MmTier *last = mm_vm_last_tier(vm);
     MmLimit l;
 
-    if (limit >= size || !vm->nr_tiers) {
+    if (limit >= size || !last) {
         return true;
     }
     /* reclaim goes on down to the low watermark */
     mm_limit_set(&l, limit / MM_PAGE_SIZE);
-    last = vm->tiers[vm->nr_tiers - 1];
     wait_until_proven(last);
     return last->ops->reserve(last, size - l.low * MM_PAGE_SIZE +
                                     IN_FLIGHT_BYTES, errp);
@@ -131,6 +130,23 @@ static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
     mm_reclaim_wake(vm);
     mm_fault_retry(vm);
     return true;
+}
+
+bool mm_control_set_draining(MmVM *vm, MmTier *tier, bool draining,
+                             Error **errp)
+{
+    unsigned was = qatomic_xchg(&tier->drain, draining ? MM_DRAIN_GOING
+                                                       : MM_DRAIN_NO);
+
+    if (draining && !mm_vm_last_tier(vm)) {
+        error_setg(errp, "tier '%s' is the only one that the VM has; give it "
+                   "another one first", tier->name);
+    } else if (!draining || reserve(vm, vm->state->limit, errp)) {
+        mm_reclaim_wake(vm);
+        return true;
+    }
+    qatomic_set(&tier->drain, was);
+    return false;
 }
 
 static void set_operators(MmVM *vm, uint64_t bytes)

@@ -112,7 +112,7 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     if (mm_mutated(MM_MUT_FREE_EARLY)) {
         tier->ops->free(tier, load->io.place, nr);
     }
-    f->queues[tier->number]->ops->submit(f->queues[tier->number], &load->io);
+    f->queues[tier->index]->ops->submit(f->queues[tier->index], &load->io);
     return nr;
 }
 

@@ -7,6 +7,7 @@
  * oldest ones, whose content goes to the next tier, or the sparsest ones, whose
  * content it takes again.  One sweep over the page maps finds the pages, in the
  * order of their addresses, so that neighbours are neighbours in the next tier.
+ * A tier that is drained is left by everything.
  *
  * For a batch of pages, each SWAPPED at place a:
  *
@@ -39,6 +40,59 @@ static uint64_t clock_ns(void)
     return g_get_monotonic_time() * 1000;
 }
 
+bool mm_move_wanted(const MmReclaim *r)
+{
+    unsigned t;
+
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        if (qatomic_read(&r->vm->tiers[t]->drain) == MM_DRAIN_GOING) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Is something left in it?  If not, that is so for good: we do not allocate
+ * places in it any more, and all that a former pager has used were claimed.
+ */
+static bool has_to_drain(MmTier *tier)
+{
+    MmTierUsage usage = {};
+
+    tier->ops->usage(tier, &usage);
+    if (!usage.pages) {
+        qatomic_cmpxchg(&tier->drain, MM_DRAIN_GOING, MM_DRAIN_DONE);
+    }
+    return usage.pages != 0;
+}
+
+/* The tier behind @t that takes content; the last that does if none is. */
+static MmTier *next_tier(const MmReclaim *r, unsigned t)
+{
+    while (++t < r->vm->nr_tiers) {
+        if (!mm_tier_draining(r->vm->tiers[t])) {
+            return r->vm->tiers[t];
+        }
+    }
+    return mm_vm_last_tier(r->vm);
+}
+
+/* What tier @t wants to get rid of. */
+static MmAgeing wants(MmReclaim *r, unsigned t, const MmTier *next)
+{
+    MmTier *tier = r->vm->tiers[t];
+    bool is_last = tier == next;
+
+    if (!mm_tier_ready(r, t) || (!is_last && r->health[next->index].failing)) {
+        return MM_AGEING_NONE;
+    }
+    if (mm_tier_draining(tier)) {
+        return has_to_drain(tier) ? MM_AGEING_DOWN : MM_AGEING_NONE;
+    }
+    return tier->ops->age ? tier->ops->age(tier, is_last) : MM_AGEING_NONE;
+}
+
 /* Does a tier want to get rid of anything? */
 static bool begin_sweep(MmReclaim *r)
 {
@@ -49,17 +103,13 @@ static bool begin_sweep(MmReclaim *r)
         return false;
     }
     for (t = 0; t < r->vm->nr_tiers; t++) {
-        MmTier *tier = r->vm->tiers[t];
-        bool is_last = t + 1 == r->vm->nr_tiers;
-        bool may = tier->ops->age && mm_tier_ready(r, t) &&
-                   (is_last || !r->health[t + 1].failing);
-        MmAgeing ageing = may ? tier->ops->age(tier, is_last)
-                              : MM_AGEING_NONE;
+        const MmTier *next = next_tier(r, t);
+        MmAgeing ageing = wants(r, t, next);
 
         if (ageing != MM_AGEING_NONE) {
             move->sweeping = true;
             move->from = t;
-            move->to = ageing == MM_AGEING_WITHIN ? t : t + 1;
+            move->to = ageing == MM_AGEING_WITHIN ? t : next->index;
             move->region = 0;
             move->page = 0;
             move->moved = 0;
@@ -81,8 +131,10 @@ static bool is_leaving(const MmReclaim *r, uint64_t entry)
     MmTier *tier = r->vm->tiers[r->move.from];
 
     return mm_entry_state(entry) == MM_PAGE_SWAPPED &&
-           mm_entry_tier(entry) == MM_TIER_FIRST + r->move.from &&
-           tier->ops->leaving(tier, mm_entry_place(entry));
+           mm_entry_tier(entry) == MM_TIER_FIRST + tier->number &&
+           (mm_tier_draining(tier) ||
+            (tier->ops->leaving &&
+             tier->ops->leaving(tier, mm_entry_place(entry))));
 }
 
 /* Pages from the sweep's hand on; their content is not there yet. */

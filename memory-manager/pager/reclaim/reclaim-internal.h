@@ -59,7 +59,7 @@ typedef struct MmBatch {
     MmPiece p[MM_TIER_IO_PAGES];
 
     /* mm_store_step() */
-    unsigned tier;              /* number of the one that is tried */
+    unsigned tier;              /* index of the one that is tried */
     unsigned next;              /* piece that it is offered next */
     bool storing;               /* a transfer is under way */
     bool hangs;                 /* and has been for too long */
@@ -92,7 +92,7 @@ typedef enum MmMoveStage {
 /* Content on its way from tier to tier. */
 typedef struct MmMove {
     bool sweeping;
-    unsigned from;              /* numbers of tiers */
+    unsigned from;              /* indices of tiers */
     unsigned to;                /* the same: within the tier */
     uint32_t region;            /* the hand */
     uint64_t page;
@@ -166,7 +166,7 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force);
  */
 void mm_reclaim_set_stuck(MmReclaim *r, bool stuck);
 
-/** mm_tier_ready: may tier @t be used?  It may not be yet, after a takeover. */
+/** mm_tier_ready: may the tier with index @t be used?  Not yet, perhaps. */
 bool mm_tier_ready(MmReclaim *r, unsigned t);
 
 /** mm_tiers_ready: may all be used?  If that takes long, an event says so. */
@@ -190,7 +190,7 @@ void mm_reclaim_reap(MmReclaim *r);
  *
  * @b: its pieces' stored is set where there is a place; those that have one
  *     already keep it
- * @first: number of the first tier to try
+ * @first: index of the first tier to try
  *
  * Goes on with mm_store_step(), until that returns true.
  */
@@ -214,6 +214,9 @@ const char *mm_store_error(int err);
  * Returns whether there may be more to do at once.
  */
 bool mm_move_step(MmReclaim *r);
+
+/** mm_move_wanted: is a tier to be emptied that is not yet? */
+bool mm_move_wanted(const MmReclaim *r);
 
 /** mm_move_forget: a page has left memory anew: what is being moved is old. */
 void mm_move_forget(MmReclaim *r, const MmRegion *region, uint64_t page);

@@ -131,7 +131,7 @@ static void tell_stuck(MmReclaim *r)
     uint64_t limit = qatomic_read(&vm->limit.limit);
     uint64_t over = resident(r) > limit
                     ? (resident(r) - limit) * MM_PAGE_SIZE : 0;
-    unsigned last = vm->nr_tiers - 1;
+    unsigned last = mm_vm_last_tier(vm)->index;
 
     if (!r->refused) {
         mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
@@ -266,7 +266,8 @@ static void *reclaim_thread(void *opaque)
             if (!busy(r)) {
                 tell_resting(r);
             }
-            rest(r, ready && !r->told_stuck && !busy(r) ? -1 : LOOK_REST_MS);
+            rest(r, ready && !r->told_stuck && !busy(r) && !mm_move_wanted(r)
+                    ? -1 : LOOK_REST_MS);
             continue;
         }
         /* before the work: what is found meanwhile is not this turn's */

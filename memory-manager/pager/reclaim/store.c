@@ -43,7 +43,7 @@ uint32_t mm_store_checksum(const MmPageMap *map, const MmPiece *p)
 
 static bool is_last(const MmReclaim *r, unsigned tier)
 {
-    return tier + 1 == r->vm->nr_tiers;
+    return r->vm->tiers[tier] == mm_vm_last_tier(r->vm);
 }
 
 const char *mm_store_error(int err)
@@ -228,7 +228,8 @@ static void store_run(MmReclaim *r, MmBatch *b)
 /* What waits for a tier that hangs is not joined by others. */
 static bool usable(MmReclaim *r, unsigned t)
 {
-    return mm_tier_ready(r, t) && !r->health[t].hanging &&
+    return !mm_tier_draining(r->vm->tiers[t]) && mm_tier_ready(r, t) &&
+           !r->health[t].hanging &&
            r->health[t].rest_until_ns <= clock_ns();
 }
 

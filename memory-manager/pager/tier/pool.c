@@ -86,8 +86,8 @@ struct MmPool {
     uint32_t in_use;            /* that do */
     uint64_t pages;
     uint64_t units;
-    bool swept;                 /* what a former pager has left is gone; read
-                                 * by the reclaim thread only */
+    /* what a former pager has left is gone; read by the reclaim thread only */
+    bool swept;
     unsigned long *claimed;     /* units; NULL once swept */
 };
 

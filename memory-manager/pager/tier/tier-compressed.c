@@ -34,9 +34,11 @@ typedef struct MmTierCompressed {
 
     /* fixed after open */
     unsigned algorithm;
-    unsigned share;             /* percent of the VM's memory, 0: size counts */
     bool overcommit;
     MmPool *pool;               /* has its own lock */
+
+    /* atomic */
+    unsigned share;             /* percent of the VM's memory, 0: size counts */
 } MmTierCompressed;
 
 typedef struct QueueCompressed {
@@ -185,11 +187,27 @@ static bool compressed_reserve(MmTier *tier, uint64_t bytes, Error **errp)
 static void compressed_set_vm_size(MmTier *tier, uint64_t bytes)
 {
     MmTierCompressed *c = to_compressed(tier);
+    unsigned share = qatomic_read(&c->share);
 
-    if (c->share) {
-        mm_pool_set_most(c->pool,
-                         bytes * c->share / 100 / MM_POOL_SEGMENT_SIZE);
+    if (share) {
+        mm_pool_set_most(c->pool, bytes * share / 100 / MM_POOL_SEGMENT_SIZE);
     }
+}
+
+/* What is in it beyond that ages, and leaves. */
+static bool compressed_resize(MmTier *tier, uint64_t size, unsigned share,
+                              uint64_t vm_size, Error **errp)
+{
+    MmTierCompressed *c = to_compressed(tier);
+
+    qatomic_set(&c->share, share);
+    if (share) {
+        compressed_set_vm_size(tier, vm_size);
+    } else {
+        mm_pool_set_most(c->pool, size ? MAX(size / MM_POOL_SEGMENT_SIZE, 1)
+                                       : UINT64_MAX);
+    }
+    return true;
 }
 
 /* All memory of the former pager's transfers ended with its system calls. */
@@ -211,6 +229,7 @@ static const MmTierOps compressed_ops = {
     .hold = MM_HOLD_TIER_POOL,
     .reserve = compressed_reserve,
     .set_vm_size = compressed_set_vm_size,
+    .resize = compressed_resize,
     .free = compressed_free,
     .claim = compressed_claim,
     .settled = compressed_settled,
@@ -220,13 +239,9 @@ static const MmTierOps compressed_ops = {
     .queue_new = compressed_queue_new,
 };
 
-uint64_t mm_tier_compressed_fd_size(const MmMsgStartTier *start)
+uint64_t mm_tier_compressed_fd_size(void)
 {
-    uint64_t size = start->share || !start->size ? POOL_MAX
-                                                 : MIN(start->size, POOL_MAX);
-
-    return MM_PAGE_SIZE + MAX(size / MM_POOL_SEGMENT_SIZE, 1) *
-                          MM_POOL_SEGMENT_SIZE;
+    return MM_PAGE_SIZE + POOL_MAX;
 }
 
 static bool identity_right(int fd, const MmIdentity *id, bool is_new)
@@ -243,13 +258,12 @@ static bool identity_right(int fd, const MmIdentity *id, bool is_new)
            !memcmp(found.cookie, id->cookie, sizeof(id->cookie));
 }
 
-MmTier *mm_tier_compressed_open(int fd, unsigned number,
+MmTier *mm_tier_compressed_open(int fd,
                                 const MmMsgStartTier *start,
                                 const MmIdentity *id, bool is_new,
                                 Error **errp)
 {
     MmTierCompressed *c;
-    uint32_t nr_segments;
 
     if (!identity_right(fd, id, is_new)) {
         error_setg(errp, "the pool of tier '%s' is not this VM's",
@@ -259,15 +273,13 @@ MmTier *mm_tier_compressed_open(int fd, unsigned number,
     c = g_new0(MmTierCompressed, 1);
     c->base.ops = &compressed_ops;
     c->base.proven = true;
-    c->base.number = number;
+    c->base.number = start->number;
     pstrcpy(c->base.name, sizeof(c->base.name), start->name);
     c->base.fd = fd;
     c->algorithm = start->algorithm;
-    c->share = start->share;
     c->overcommit = start->overcommit;
-    nr_segments = (mm_tier_compressed_fd_size(start) - MM_PAGE_SIZE) /
-                  MM_POOL_SEGMENT_SIZE;
-    c->pool = mm_pool_new(fd, MM_PAGE_SIZE, nr_segments,
-                          start->share ? 0 : nr_segments, is_new);
+    c->pool = mm_pool_new(fd, MM_PAGE_SIZE, POOL_MAX / MM_POOL_SEGMENT_SIZE,
+                          0, is_new);
+    compressed_resize(&c->base, start->size, start->share, 0, NULL);
     return &c->base;
 }

@@ -33,11 +33,12 @@ typedef struct MmTierFile {
     MmTier base;
 
     /* fixed after open */
-    uint64_t max_size;          /* bytes of slots, whole pages */
     bool overcommit;
 
     /* held while the file grows, and across that I/O; mm_tier_file_alloc() */
     GMutex grow_lock;
+    /* protected by grow_lock */
+    uint64_t max_size;          /* bytes of slots, whole pages */
 
     MmSlotAlloc slots;
 } MmTierFile;
@@ -116,6 +117,7 @@ static void grow_locked(MmTierFile *file)
 static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
 {
     MmTierFile *file = to_file(tier);
+    uint64_t max_size;
     int ret;
 
     if (file->overcommit) {
@@ -129,10 +131,11 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     }
     g_mutex_lock(&file->grow_lock);
     ret = grow_to_locked(file, bytes);
+    max_size = file->max_size;
     g_mutex_unlock(&file->grow_lock);
     if (ret < 0) {
         g_autofree char *wanted = size_to_str(bytes);
-        g_autofree char *most = size_to_str(file->max_size);
+        g_autofree char *most = size_to_str(max_size);
 
         if (ret == -EFBIG) {
             error_setg(errp, "tier '%s' is limited to %s per VM, but %s may "
@@ -147,6 +150,41 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
         }
     }
     return ret == 0;
+}
+
+static uint64_t whole_pages(uint64_t size)
+{
+    return size ? QEMU_ALIGN_DOWN(size, MM_PAGE_SIZE)
+                : MM_PLACE_MAX * MM_PAGE_SIZE;
+}
+
+/* A file never gets smaller: what is behind the new end may be in use. */
+static bool file_resize(MmTier *tier, uint64_t size, unsigned share,
+                        uint64_t vm_size, Error **errp)
+{
+    MmTierFile *file = to_file(tier);
+    uint64_t used, total;
+    bool fits;
+
+    if (share) {
+        error_setg(errp, "the size of tier '%s', a file, is no share of the "
+                   "VM's memory; give it in bytes", tier->name);
+        return false;
+    }
+    g_mutex_lock(&file->grow_lock);
+    mm_slots_count(&file->slots, &used, &total);
+    fits = total * MM_PAGE_SIZE <= whole_pages(size);
+    if (fits) {
+        file->max_size = whole_pages(size);
+    }
+    g_mutex_unlock(&file->grow_lock);
+    if (!fits) {
+        g_autofree char *has = size_to_str(total * MM_PAGE_SIZE);
+
+        error_setg(errp, "tier '%s' has taken %s of its device already, and "
+                   "does not give it back; drain it instead", tier->name, has);
+    }
+    return fits;
 }
 
 int mm_tier_file_alloc(MmTierQueue *queue, MmTierIO *io)
@@ -242,6 +280,7 @@ static const MmTierOps file_ops = {
     .max_pages = MM_TIER_IO_PAGES,
     .hold = MM_HOLD_TIER_FILE,
     .reserve = file_reserve,
+    .resize = file_resize,
     .free = file_free,
     .claim = file_claim,
     .settled = file_settled,
@@ -286,19 +325,17 @@ static bool adopt_size(MmTierFile *file, Error **errp)
     return true;
 }
 
-MmTier *mm_tier_file_open(int fd, unsigned number,
-                          const MmMsgStartTier *start, const MmIdentity *id,
-                          bool is_new, Error **errp)
+MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
+                          const MmIdentity *id, bool is_new, Error **errp)
 {
     MmTierFile *file = g_new0(MmTierFile, 1);
 
     file->base.ops = &file_ops;
-    file->base.number = number;
+    file->base.number = start->number;
     pstrcpy(file->base.name, sizeof(file->base.name), start->name);
     file->base.fd = fd;
     file->overcommit = start->overcommit;
-    file->max_size = start->size ? QEMU_ALIGN_DOWN(start->size, MM_PAGE_SIZE)
-                                 : MM_PLACE_MAX * MM_PAGE_SIZE;
+    file->max_size = whole_pages(start->size);
     g_mutex_init(&file->grow_lock);
     mm_slots_init(&file->slots);
 

@@ -29,6 +29,7 @@
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
 
+#include "qemu/atomic.h"
 #include "qemu/queue.h"
 #include "managed-memory/shared.h"
 
@@ -110,6 +111,19 @@ typedef struct MmTierOps {
 
     /** set_vm_size: the VM has @bytes of memory now, or NULL.  Any thread. */
     void (*set_vm_size)(MmTier *tier, uint64_t bytes);
+
+    /**
+     * resize: bound it anew
+     *
+     * @size: most bytes, 0: see @share
+     * @share: percent of the VM's memory, 0: no limit
+     * @vm_size: bytes of memory that the VM has
+     *
+     * Fails if there may be more in it already than it can get rid of by
+     * itself.  Control thread.
+     */
+    bool (*resize)(MmTier *tier, uint64_t size, unsigned share,
+                   uint64_t vm_size, Error **errp);
 
     /** free: take @nr consecutive places back.  Any thread. */
     void (*free)(MmTier *tier, uint64_t place, unsigned nr);
@@ -195,15 +209,33 @@ typedef struct MmQueueOps {
     unsigned (*reap)(MmTierQueue *queue, MmTierDone *done);
 } MmQueueOps;
 
+/*
+ * A tier that takes nothing more, and is emptied.  The control thread says
+ * whether; the reclaim thread, which alone allocates places, when it is done.
+ */
+typedef enum MmDrain {
+    MM_DRAIN_NO,
+    MM_DRAIN_GOING,
+    MM_DRAIN_DONE,              /* nothing is in it, nor will be */
+} MmDrain;
+
 struct MmTier {
     const MmTierOps *ops;
     unsigned number;            /* in entries: MM_TIER_FIRST + number */
+    unsigned index;             /* in MmVM.tiers[], the order of filling */
     int fd;                     /* of all that lies in it, owned */
     char name[MM_NAME_LEN];
 
-    /* atomic; set by the reclaim thread */
-    bool proven;                /* to be the VM's; remains so */
+    /* atomic */
+    bool proven;                /* to be the VM's; remains so; reclaim thread */
+    unsigned drain;             /* MmDrain */
 };
+
+/** mm_tier_draining: does it take nothing more?  Any thread. */
+static inline bool mm_tier_draining(const MmTier *tier)
+{
+    return qatomic_read(&tier->drain) != MM_DRAIN_NO;
+}
 
 struct MmTierQueue {
     const MmQueueOps *ops;
@@ -227,20 +259,22 @@ static inline void mm_queue_flush(MmTierQueue *queue)
  * mm_tier_file_open: a file tier on an unnamed file
  *
  * @fd: file opened read-write with O_DIRECT, owned by the tier from now on
- * @number: of the tier, 0..MM_MAX_TIERS-1
- * @start: how to name and bound it
+ * @start: how to number, name and bound it
  * @id: identity of the VM; written to a new file
  * @is_new: whether the file is new
  */
-MmTier *mm_tier_file_open(int fd, unsigned number,
-                          const MmMsgStartTier *start, const MmIdentity *id,
-                          bool is_new, Error **errp);
+MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
+                          const MmIdentity *id, bool is_new, Error **errp);
 
 /** mm_tier_file_alloc: MmQueueOps.alloc for any queue on a file. */
 int mm_tier_file_alloc(MmTierQueue *queue, MmTierIO *io);
 
-/** mm_tier_compressed_fd_size: bytes of the memfd for a compressed tier. */
-uint64_t mm_tier_compressed_fd_size(const MmMsgStartTier *start);
+/**
+ * mm_tier_compressed_fd_size: bytes of the memfd for a compressed tier
+ *
+ * Sealed, so it has to do for whatever size the tier may get.
+ */
+uint64_t mm_tier_compressed_fd_size(void);
 
 /**
  * mm_tier_compressed_open: a compressed tier in a sealed memfd
@@ -248,7 +282,7 @@ uint64_t mm_tier_compressed_fd_size(const MmMsgStartTier *start);
  * @fd: of mm_tier_compressed_fd_size() bytes, owned by the tier from now on;
  *      others as for mm_tier_file_open()
  */
-MmTier *mm_tier_compressed_open(int fd, unsigned number,
+MmTier *mm_tier_compressed_open(int fd,
                                 const MmMsgStartTier *start,
                                 const MmIdentity *id, bool is_new,
                                 Error **errp);

@@ -89,7 +89,7 @@ class Manager:
         """End it without a chance to clean up; guests and pagers go on."""
         self._end(signal.SIGKILL)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         """Run a QMP command; underscores in argument names become dashes."""
         if self._qmp is None and not self._connect():
             raise ManagerError(f"no connection to {self.qmp_path}")

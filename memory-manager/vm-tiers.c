@@ -1,0 +1,553 @@
+/*
+ * qemu-memory-manager: the tiers of one VM, while it runs
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A pager gets its tiers when it starts, before it is jailed, so a VM gets
+ * others with another pager: the record is changed, and the pager replaced.
+ * That costs the guest what the death of a pager costs it, some milliseconds.
+ *
+ *   ADDING     the record has the new tiers, marked as such. When the next
+ *              pager serves, QEMU holds their files: they are as all others.
+ *              If the pager could not make one, the change ends here.
+ *   SETTING    the pager is told which tiers to drain. It refuses if the others
+ *              cannot promise the space.
+ *   DRAINING   until there is nothing in them.
+ *   REMOVING   the record does not have them any more. When the next pager
+ *              serves, nobody holds them open.
+ *
+ * The record has all that must not be forgotten. A manager that is restarted
+ * goes on with DRAINING, and does not know of tiers that were only going to be
+ * drained. A pager that dies does not matter: each step begins anew with its
+ * successor.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "trace.h"
+#include "vm-tiers.h"
+
+/* How often to look how much is left. */
+#define LOOK_MS 500
+
+typedef enum Phase {
+    PHASE_NONE,
+    PHASE_ADDING,
+    PHASE_SETTING,
+    PHASE_DRAINING,
+    PHASE_REMOVING,
+    PHASE__MAX
+} Phase;
+
+#define TO(phase) (1u << PHASE_##phase)
+
+static const uint8_t edges[PHASE__MAX] = {
+    [PHASE_NONE] = TO(ADDING) | TO(SETTING) | TO(DRAINING),
+    [PHASE_ADDING] = TO(SETTING) | TO(NONE),
+    [PHASE_SETTING] = TO(DRAINING) | TO(NONE),
+    [PHASE_DRAINING] = TO(REMOVING) | TO(NONE),
+    [PHASE_REMOVING] = TO(NONE),
+};
+
+static const char *const phase_names[PHASE__MAX] = {
+    [PHASE_NONE] = "none",
+    [PHASE_ADDING] = "adding",
+    [PHASE_SETTING] = "setting",
+    [PHASE_DRAINING] = "draining",
+    [PHASE_REMOVING] = "removing",
+};
+
+struct MmTierChange {
+    QEMUTimer *timer;
+    Phase phase;                /* set by set_phase() only */
+    uint32_t leaving;           /* SETTING: bit per number: to be drained */
+    uint32_t set;               /* SETTING: bit per number: has been set */
+    uint32_t old_pager;         /* ADDING, REMOVING: the one to be replaced */
+    char *error;                /* SETTING: why all is taken back, or NULL */
+    bool asked;                 /* the pager has not answered yet */
+    bool operation;             /* not if a restarted manager goes on with it */
+};
+
+static void set_phase(MmVM *vm, Phase to)
+{
+    MmTierChange *change = vm->tier_change;
+
+    assert(edges[change->phase] & (1u << to));
+    trace_mm_vm_tiers_phase(vm->uuid_text, phase_names[change->phase],
+                            phase_names[to]);
+    change->phase = to;
+}
+
+void mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts)
+{
+    unsigned i;
+
+    for (i = 0; i < opts->nr_tiers; i++) {
+        const MmTierConf *conf = &opts->tiers[i];
+        MmRecordTier *tier = &rec->tiers[rec->nr_tiers];
+
+        if (!conf->draining) {
+            mm_tier_describe(conf, &tier->conf);
+            tier->conf.number = rec->nr_tiers++;
+            tier->conf.is_new = 1;
+            pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
+        }
+    }
+}
+
+static void time_is_up(void *opaque)
+{
+    mm_vm_tiers_step(opaque);
+}
+
+void mm_vm_tiers_new(MmVM *vm)
+{
+    vm->tier_change = g_new0(MmTierChange, 1);
+    vm->tier_change->timer = timer_new_ms(QEMU_CLOCK_REALTIME, time_is_up, vm);
+}
+
+void mm_vm_tiers_free(MmVM *vm)
+{
+    timer_free(vm->tier_change->timer);
+    g_free(vm->tier_change->error);
+    g_free(vm->tier_change);
+}
+
+static void write_record(MmVM *vm)
+{
+    Error *err = NULL;
+
+    if (!mm_record_write(vm->record_path, &vm->rec, &err)) {
+        error_reportf_err(err, "VM %s: a restarted manager will not know its "
+                          "tiers: ", vm->label);
+    }
+}
+
+void mm_vm_tiers_held(MmVM *vm)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        vm->rec.tiers[i].conf.is_new = 0;
+    }
+    write_record(vm);
+}
+
+MmRecordTier *mm_vm_tiers_find(MmVM *vm, const char *name)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        if (g_str_equal(vm->rec.tiers[i].conf.name, name)) {
+            return &vm->rec.tiers[i];
+        }
+    }
+    return NULL;
+}
+
+/* A number that neither the VM nor what is in @rec has; there are enough. */
+static uint32_t unused_number(const MmVM *vm, const MmRecord *rec)
+{
+    uint32_t used = 0, i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        used |= 1u << vm->rec.tiers[i].conf.number;
+    }
+    for (i = 0; i < rec->nr_tiers; i++) {
+        used |= 1u << rec->tiers[i].conf.number;
+    }
+    return ctz32(~used);
+}
+
+static bool add_by_name(MmVM *vm, MmRecord *rec, const char *name,
+                        Error **errp)
+{
+    const MmOptions *opts = &vm->mgr->opts;
+    const MmTierConf *conf = mm_tier_find(opts->tiers, opts->nr_tiers, name);
+    const MmRecordTier *has = mm_vm_tiers_find(vm, name);
+    MmRecordTier *tier = &rec->tiers[rec->nr_tiers];
+
+    if (conf ? conf->draining : !has) {
+        error_setg(errp, conf ? "tier '%s' is being drained"
+                   : "there is no tier '%s'; query-managed-tiers, or "
+                   "'qemu-memctl tiers', shows all", name);
+        return false;
+    }
+    if (has) {
+        *tier = *has;
+    } else {
+        mm_tier_describe(conf, &tier->conf);
+        tier->conf.number = unused_number(vm, rec);
+        tier->conf.is_new = 1;
+        pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
+    }
+    if (rec->nr_tiers && tier->conf.kind == MM_TIER_KIND_COMPRESSED) {
+        error_setg(errp, "tier '%s' is compressed memory and has to be the "
+                   "first one", name);
+        return false;
+    }
+    rec->nr_tiers++;
+    return true;
+}
+
+static bool is_in(const MmRecord *rec, const char *name)
+{
+    uint32_t i;
+
+    for (i = 0; i < rec->nr_tiers; i++) {
+        if (g_str_equal(rec->tiers[i].conf.name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The tiers of @names, then those that have to go. */
+static bool plan(MmVM *vm, const strList *names, MmRecord *rec,
+                 uint32_t *leaving, Error **errp)
+{
+    uint32_t i;
+
+    rec->nr_tiers = 0;
+    *leaving = 0;
+    if (!names) {
+        error_setg(errp, "a VM needs at least one tier");
+        return false;
+    }
+    for (; names; names = names->next) {
+        if (is_in(rec, names->value)) {
+            error_setg(errp, "tier '%s' is named twice", names->value);
+            return false;
+        }
+        if (rec->nr_tiers == MM_MAX_TIERS ||
+            !add_by_name(vm, rec, names->value, errp)) {
+            return false;
+        }
+    }
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        const MmRecordTier *tier = &vm->rec.tiers[i];
+
+        if (is_in(rec, tier->conf.name)) {
+            continue;
+        }
+        if (rec->nr_tiers == MM_MAX_TIERS) {
+            error_setg(errp, "with those that have to be drained, the VM would "
+                       "have more than %d tiers; do it in two steps",
+                       MM_MAX_TIERS);
+            return false;
+        }
+        rec->tiers[rec->nr_tiers++] = *tier;
+        *leaving |= 1u << tier->conf.number;
+    }
+    return true;
+}
+
+/* Does the pager that runs have these tiers, in this order? */
+static bool same_tiers(const MmRecord *a, const MmRecord *b)
+{
+    uint32_t i;
+
+    for (i = 0; i < a->nr_tiers && i < b->nr_tiers; i++) {
+        if (a->tiers[i].conf.number != b->tiers[i].conf.number) {
+            return false;
+        }
+    }
+    return a->nr_tiers == b->nr_tiers;
+}
+
+static void replace_pager(MmVM *vm)
+{
+    vm->tier_change->old_pager = vm->rec.pager_pid;
+    mm_vm_replace_pager(vm);
+}
+
+bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
+{
+    MmTierChange *change = vm->tier_change;
+    MmRecord rec = vm->rec;
+    uint32_t leaving;
+
+    if (vm->state != MANAGEDVM_STATE_SERVING) {
+        error_setg(errp, "VM %s is not served by a pager now; try again when "
+                   "it is", vm->uuid_text);
+        return false;
+    }
+    if (change->phase == PHASE_DRAINING && change->operation) {
+        mm_operation_end(vm, "another change has taken its place");
+        change->operation = false;
+    }
+    if (change->phase != PHASE_NONE && change->phase != PHASE_DRAINING) {
+        error_setg(errp, "VM %s is being given other tiers; wait for the end "
+                   "of that", vm->uuid_text);
+        return false;
+    }
+    if (!plan(vm, names, &rec, &leaving, errp) ||
+        !mm_operation_begin(vm, MANAGEDVM_OPERATION_TYPE_SET_TIERS, errp)) {
+        return false;
+    }
+    if (change->phase != PHASE_NONE) {
+        set_phase(vm, PHASE_NONE);
+    }
+    timer_del(change->timer);
+    change->operation = true;
+    change->leaving = leaving;
+    change->set = 0;
+    g_clear_pointer(&change->error, g_free);
+    if (same_tiers(&vm->rec, &rec)) {
+        set_phase(vm, PHASE_SETTING);
+        mm_vm_tiers_step(vm);
+    } else {
+        set_phase(vm, PHASE_ADDING);
+        vm->rec = rec;
+        write_record(vm);
+        replace_pager(vm);
+    }
+    return true;
+}
+
+static void end_change(MmVM *vm, const char *error)
+{
+    set_phase(vm, PHASE_NONE);
+    if (vm->tier_change->operation) {
+        vm->tier_change->operation = false;
+        mm_operation_end(vm, error);
+    }
+}
+
+static void forget_tier(MmVM *vm, uint32_t i)
+{
+    MmRecordTier *tier = &vm->rec.tiers[i];
+
+    vm->rec.nr_tiers--;
+    memmove(tier, tier + 1, (vm->rec.nr_tiers - i) * sizeof(*tier));
+}
+
+static const MmMsgQueryReply *answer_to_query(const MmMsg *msg)
+{
+    return mm_reply_ok(msg, MM_MSG_QUERY_REPLY, NULL)
+           ? (const void *)msg->payload : NULL;
+}
+
+static bool ask(MmVM *vm, MmMsgType type, const void *payload, size_t len,
+                MmReplyFn *fn)
+{
+    vm->tier_change->asked =
+        mm_vm_connect(vm, NULL) &&
+        mm_link_request(vm->link, type, payload, len, fn, vm, NULL);
+    return vm->tier_change->asked;
+}
+
+static void later(MmVM *vm)
+{
+    timer_mod(vm->tier_change->timer,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
+}
+
+/* The new pager has what it could get. */
+static void added(void *opaque, const MmMsg *msg)
+{
+    const MmMsgQueryReply *reply = answer_to_query(msg);
+    g_autofree char *missing = NULL;
+    MmVM *vm = opaque;
+    uint32_t i = 0;
+
+    vm->tier_change->asked = false;
+    if (!reply) {
+        later(vm);
+        return;
+    }
+    while (i < vm->rec.nr_tiers) {
+        MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+
+        if (conf->is_new && !(reply->tiers & 1u << conf->number)) {
+            g_free(missing);
+            missing = g_strdup_printf("tier '%s' could not be made for the VM; "
+                                      "its conditions say why", conf->name);
+            forget_tier(vm, i);
+        } else {
+            conf->is_new = 0;
+            i++;
+        }
+    }
+    write_record(vm);
+    if (missing) {
+        end_change(vm, missing);
+    } else {
+        set_phase(vm, PHASE_SETTING);
+        mm_vm_tiers_step(vm);
+    }
+}
+
+/* The tier that the last SET_TIER was about. */
+static MmMsgStartTier *being_set(MmVM *vm)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        if (!(vm->tier_change->set & 1u << vm->rec.tiers[i].conf.number)) {
+            return &vm->rec.tiers[i].conf;
+        }
+    }
+    return NULL;
+}
+
+static void tier_set(void *opaque, const MmMsg *msg)
+{
+    MmVM *vm = opaque;
+    MmTierChange *change = vm->tier_change;
+    MmMsgStartTier *conf = being_set(vm);
+    Error *err = NULL;
+
+    change->asked = false;
+    if (!msg) {
+        later(vm);      /* its pager has died: the next one is told anew */
+    } else if (mm_reply_ok(msg, MM_MSG_OK, &err)) {
+        conf->draining = !!(change->leaving & 1u << conf->number);
+        change->set |= 1u << conf->number;
+        write_record(vm);
+        mm_vm_tiers_step(vm);
+    } else if (!change->error) {
+        change->error = g_strdup(error_get_pretty(err));
+        change->leaving = change->set = 0;
+        mm_vm_tiers_step(vm);
+    } else {
+        end_change(vm, change->error);
+    }
+    error_free(err);
+}
+
+/* Those that stay come first: they may stand in for the others. */
+static void set_next(MmVM *vm)
+{
+    const MmMsgStartTier *conf = being_set(vm);
+    MmMsgSetTier set;
+
+    if (!conf && vm->tier_change->error) {
+        end_change(vm, vm->tier_change->error);
+        return;
+    }
+    if (!conf) {
+        set_phase(vm, PHASE_DRAINING);
+        mm_vm_tiers_step(vm);
+        return;
+    }
+    set = (MmMsgSetTier) {
+        .number = conf->number,
+        .draining = !!(vm->tier_change->leaving & 1u << conf->number),
+        .share = conf->share,
+        .size = conf->size,
+    };
+    if (!ask(vm, MM_MSG_SET_TIER, &set, sizeof(set), tier_set)) {
+        later(vm);
+    }
+}
+
+/*
+ * What the pager says to be drained it does not use again.  (That a tier is
+ * empty is another thing: the pager may be about to put something into it, or,
+ * having just started, not know yet what is in it.)
+ */
+static bool all_drained(const MmVM *vm, const MmMsgQueryReply *reply)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+
+        if (conf->draining && !(reply->drained & 1u << conf->number)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool remove_drained(MmVM *vm)
+{
+    uint32_t i = 0;
+    bool any = false;
+
+    while (i < vm->rec.nr_tiers) {
+        if (vm->rec.tiers[i].conf.draining) {
+            forget_tier(vm, i);
+            any = true;
+        } else {
+            i++;
+        }
+    }
+    return any;
+}
+
+static void looked(void *opaque, const MmMsg *msg)
+{
+    const MmMsgQueryReply *reply = answer_to_query(msg);
+    MmVM *vm = opaque;
+
+    vm->tier_change->asked = false;
+    if (!reply || !all_drained(vm, reply)) {
+        later(vm);
+    } else if (remove_drained(vm)) {
+        write_record(vm);
+        set_phase(vm, PHASE_REMOVING);
+        replace_pager(vm);
+    } else {
+        end_change(vm, NULL);
+    }
+}
+
+/* What an earlier manager has not brought to its end. */
+static void find_unfinished(MmVM *vm)
+{
+    MmTierChange *change = vm->tier_change;
+    bool adding = false;
+    uint32_t i;
+
+    change->leaving = change->set = change->old_pager = 0;
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+
+        adding |= conf->is_new;
+        change->leaving |= (uint32_t)conf->draining << conf->number;
+    }
+    if (adding) {
+        set_phase(vm, PHASE_ADDING);
+    } else if (change->leaving) {
+        set_phase(vm, PHASE_DRAINING);
+    }
+}
+
+void mm_vm_tiers_step(MmVM *vm)
+{
+    MmTierChange *change = vm->tier_change;
+
+    if (vm->state != MANAGEDVM_STATE_SERVING || change->asked) {
+        return;
+    }
+    if (change->phase == PHASE_NONE) {
+        find_unfinished(vm);
+    }
+    switch (change->phase) {
+    case PHASE_ADDING:
+        if (vm->rec.pager_pid != change->old_pager &&
+            !ask(vm, MM_MSG_QUERY, NULL, 0, added)) {
+            later(vm);
+        }
+        break;
+    case PHASE_SETTING:
+        set_next(vm);
+        break;
+    case PHASE_DRAINING:
+        if (!ask(vm, MM_MSG_QUERY, NULL, 0, looked)) {
+            later(vm);
+        }
+        break;
+    case PHASE_REMOVING:
+        if (vm->rec.pager_pid != change->old_pager) {
+            end_change(vm, NULL);
+        }
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,236 @@
+/*
+ * Torture tests: tiers that come and go while the guest runs
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "rig.h"
+#include "rng.h"
+#include "torture.h"
+
+/* Numbers of the fake manager's tiers. */
+#define FILE_TIER 0
+#define COMPRESSED_TIER 1
+#define ADDED_TIER 2
+
+#define DRAIN_MS 30000
+
+static Rig *new_rig(uint64_t compressed)
+{
+    const RigConfig config = {
+        .pager = { .compressed_size = compressed },
+        .stamped_mib = { 16, 4 },
+        .words_mib = 2,
+        .limit_percent = 25,
+    };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    rig_populate(rig);
+    return rig;
+}
+
+/* SET_TIER as the fake manager has it, for this pager as for the next one. */
+static bool set_tier(Rig *rig, unsigned number, bool draining)
+{
+    MmMsgStartTier *tier = fake_manager_tier(rig->fm, number);
+    const MmMsgSetTier set = {
+        .number = number, .draining = draining, .size = tier->size,
+    };
+    const FakeRequest rq = {
+        .type = MM_MSG_SET_TIER, .payload = &set, .len = sizeof(set),
+    };
+    bool ok = false;
+    MmMsg reply;
+
+    if (rig_ok(rig) && !fake_manager_request(rig->fm, &rq, &reply)) {
+        ok = reply.hdr.type == MM_MSG_OK;
+        mm_msg_clear(&reply);
+    }
+    if (ok) {
+        tier->draining = draining;
+    }
+    return ok;
+}
+
+static void expect(Rig *rig, bool ok, const char *what)
+{
+    if (!ok) {
+        verdict_fail(rig->verdict, "%s", what);
+    }
+}
+
+/* Bytes of the guest's memory that lie in a tier; the load goes on. */
+static uint64_t content(Rig *rig, unsigned number)
+{
+    MmMsgQueryReply q = {};
+
+    while (rig_ok(rig) && !fake_manager_query(rig->fm, &q)) {
+        g_usleep(1000);     /* between two pagers */
+    }
+    return q.tier_content[number];
+}
+
+static void wait_for_content(Rig *rig, unsigned number)
+{
+    int64_t end = g_get_monotonic_time() + DRAIN_MS * 1000;
+
+    while (rig_ok(rig) && !content(rig, number)) {
+        g_usleep(5000);
+        if (g_get_monotonic_time() > end) {
+            verdict_fail(rig->verdict, "tier %u gets nothing", number);
+        }
+    }
+}
+
+static bool is_drained(Rig *rig, unsigned number)
+{
+    MmMsgQueryReply q = {};
+
+    return fake_manager_query(rig->fm, &q) && (q.drained & 1u << number);
+}
+
+/* Up to @kills pagers die meanwhile. */
+static void wait_until_drained(Rig *rig, unsigned number, unsigned kills)
+{
+    int64_t end = g_get_monotonic_time() + DRAIN_MS * 1000;
+
+    while (rig_ok(rig) && !is_drained(rig, number)) {
+        g_usleep(5000);
+        if (kills) {
+            kills--;
+            load_watch(rig->load, rng_below(&rig->rng, 100));
+            rig_kill_pager(rig);
+        }
+        if (g_get_monotonic_time() > end) {
+            verdict_fail(rig->verdict, "tier %u is not emptied", number);
+        }
+    }
+}
+
+/* The middle of three: what is in it goes down, and comes back when it may. */
+static void test_drain(void)
+{
+    Rig *rig = new_rig(8 * MiB);
+    int i;
+
+    load_start(rig->load, &LOAD_MIXED);
+    for (i = 0; i < 3; i++) {
+        wait_for_content(rig, COMPRESSED_TIER);
+        expect(rig, set_tier(rig, COMPRESSED_TIER, true), "cannot drain");
+        wait_until_drained(rig, COMPRESSED_TIER, 0);
+        load_watch(rig->load, 200);
+        expect(rig, content(rig, COMPRESSED_TIER) == 0,
+               "a tier that is drained has got something");
+        expect(rig, set_tier(rig, COMPRESSED_TIER, false),
+               "cannot use a tier again");
+    }
+    wait_for_content(rig, COMPRESSED_TIER);
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/*
+ * Another disk takes the place of the first; pagers die on the way.  A guest
+ * that is busy brings much in itself, one that is idle leaves it to the mover.
+ */
+static void replace_file(bool busy, unsigned kills)
+{
+    Rig *rig = new_rig(0);
+
+    if (busy) {
+        load_start(rig->load, &LOAD_MIXED);
+        load_watch(rig->load, 200);
+    }
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
+    rig_kill_pager(rig);
+    expect(rig, set_tier(rig, FILE_TIER, true), "cannot drain");
+    wait_until_drained(rig, FILE_TIER, kills);
+    if (rig_ok(rig)) {
+        fake_manager_remove_tier(rig->fm, FILE_TIER);
+    }
+    rig_kill_pager(rig);
+    wait_for_content(rig, ADDED_TIER);
+    expect(rig, !rig_ok(rig) || rig->fq->nr_holds == 1,
+           "QEMU holds on to a tier that is gone");
+    load_watch(rig->load, 200);
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+static void test_replace(void)
+{
+    replace_file(true, 0);
+}
+
+static void test_replace_idle(void)
+{
+    replace_file(false, 0);
+}
+
+static void test_replace_kill(void)
+{
+    replace_file(true, 30);
+}
+
+static void test_refused(void)
+{
+    Rig *rig = new_rig(0);
+
+    expect(rig, !set_tier(rig, FILE_TIER, true),
+           "the only tier of a VM could be drained");
+    /* too small for what may be swapped out */
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 1 * MiB);
+    rig_kill_pager(rig);
+    expect(rig, !set_tier(rig, FILE_TIER, true),
+           "a tier could be drained that the others cannot stand in for");
+    fake_manager_tier(rig->fm, FILE_TIER)->size = 1 * MiB;
+    expect(rig, !set_tier(rig, FILE_TIER, false),
+           "a file could be made smaller than it is");
+    fake_manager_tier(rig->fm, FILE_TIER)->size = 1 * GiB;
+    expect(rig, set_tier(rig, FILE_TIER, false), "a file cannot be larger");
+    load_start(rig->load, &LOAD_MIXED);
+    load_watch(rig->load, 300);
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/* A new tier that cannot be had does not cost the VM its pager. */
+static void test_not_to_be_had(void)
+{
+    Rig *rig = new_rig(0);
+    MmMsgQueryReply q = {};
+    char *dir = rig->fm->tier_dir;
+
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
+    rig->fm->tier_dir = g_strdup("/proc");
+    rig_kill_pager(rig);
+    g_free(rig->fm->tier_dir);
+    rig->fm->tier_dir = dir;
+    fake_manager_query(rig->fm, &q);
+    expect(rig, q.tiers == 1u << FILE_TIER, "the pager has other tiers");
+    expect(rig, !rig_ok(rig) || rig->fq->nr_events[MM_EVENT_IO_ERROR] == 1,
+           "no event says that the tier is missing");
+    load_start(rig->load, &LOAD_MIXED);
+    load_watch(rig->load, 200);
+    rig_kill_pager(rig);
+    fake_manager_query(rig->fm, &q);
+    expect(rig, q.tiers == (1u << FILE_TIER | 1u << ADDED_TIER),
+           "the next pager does not have the tier, either");
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+void torture_add_tiers(void)
+{
+    g_test_add_func("/torture/tiers/drain", test_drain);
+    g_test_add_func("/torture/tiers/replace", test_replace);
+    g_test_add_func("/torture/tiers/replace-idle", test_replace_idle);
+    g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
+    g_test_add_func("/torture/tiers/refused", test_refused);
+    g_test_add_func("/torture/tiers/not-to-be-had", test_not_to_be_had);
+}
