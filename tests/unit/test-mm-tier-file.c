@@ -284,6 +284,29 @@ static void test_overcommitted_disk_fills(void)
 }
 
 /* A tier's size need not be a whole number of pages or steps. */
+/* What a full tier has handed out, its next pager finds, to the last place. */
+static void test_full_and_adopted(void)
+{
+    const MmMsgStartTier start = {
+        .overcommit = 1, .size = 1 * MIB, .name = "full",
+    };
+    TierRig *rig = rig_new(g_get_tmp_dir(), RIG_THREADS, start.size, true);
+    MmTierIO io = { .store = true, .nr_pages = MM_TIER_IO_PAGES };
+    uint64_t last = 0;
+    MmTier *next;
+
+    while (rig->queue->ops->alloc(rig->queue, &io) == 0) {
+        last = MAX(last, io.place + io.nr_pages - 1);
+        io.nr_pages = MM_TIER_IO_PAGES;
+    }
+    g_assert_cmpint(last, ==, start.size / MM_PAGE_SIZE - 1);
+    next = rig_keep(mm_tier_file_open(rig->fd, &start, &rig_identity, false,
+                                      &error_abort));
+    g_assert_true(next->ops->claim(next, last));
+    g_assert_false(next->ops->claim(next, last + 1));
+    rig_free(rig);
+}
+
 static void test_odd_sizes(void)
 {
     static const uint64_t sizes[] = {
@@ -320,6 +343,7 @@ int main(int argc, char **argv)
                     test_reserved_space_stays);
     g_test_add_func("/mm/tier-file/overcommitted-disk-fills",
                     test_overcommitted_disk_fills);
+    g_test_add_func("/mm/tier-file/full-and-adopted", test_full_and_adopted);
     g_test_add_func("/mm/tier-file/odd-sizes", test_odd_sizes);
     return g_test_run();
 }

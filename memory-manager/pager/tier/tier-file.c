@@ -318,9 +318,9 @@ static bool adopt_size(MmTierFile *file, Error **errp)
         error_setg_errno(errp, errno, "cannot look at the tier's file");
         return false;
     }
+    /* all of it, whatever the tier may have now: something may be in it */
     if (st.st_size > MM_PAGE_SIZE) {
-        mm_slots_grow(&file->slots, MIN(st.st_size, file->max_size) /
-                                    MM_PAGE_SIZE - 1);
+        mm_slots_grow(&file->slots, st.st_size / MM_PAGE_SIZE - 1);
     }
     return true;
 }
