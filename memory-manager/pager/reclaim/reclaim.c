@@ -280,7 +280,8 @@ static void *reclaim_thread(void *opaque)
             }
             sum += evicted;
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
-        account(r, sum, all);
+        /* and while reclaim is to rest, it is not tried at all */
+        account(r, sum, all && !qatomic_read(&r->vm->reclaim_rests));
         tell_unstuck(r);
         if (!mm_move_step(r) && !sum) {
             /* not to be woken by the faults that wait: they change nothing */
