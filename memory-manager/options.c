@@ -19,6 +19,7 @@
 #include "qemu/units.h"
 #include "qemu-version.h"
 #include "trace/control.h"
+#include "config-file.h"
 #include "options.h"
 #include "pager/limit.h"
 #include "pager/page-map.h"
@@ -28,10 +29,12 @@
 /* No guest of today is of use with less: a unit was forgotten, most likely. */
 #define LOW_LIMIT (16 * MiB)
 #define PAGER_NAME "qemu-memory-pager"
+#define DEFAULT_CONFIG CONFIG_QEMU_CONFDIR "/memory-manager.conf"
 
 enum {
     OPTION_ATTACH_GROUP = 256,
     OPTION_ATTACH_MODE,
+    OPTION_CONFIG,
     OPTION_DAEMONIZE,
     OPTION_FOREGROUND,
     OPTION_LIMIT,
@@ -47,6 +50,7 @@ enum {
 static const struct option long_options[] = {
     { "attach-group", required_argument, NULL, OPTION_ATTACH_GROUP },
     { "attach-mode", required_argument, NULL, OPTION_ATTACH_MODE },
+    { "config", required_argument, NULL, OPTION_CONFIG },
     { "daemonize", no_argument, NULL, OPTION_DAEMONIZE },
     { "foreground", no_argument, NULL, OPTION_FOREGROUND },
     { "help", no_argument, NULL, 'h' },
@@ -103,6 +107,9 @@ static void help(void)
 "                         the VM is charged for its work (default: vm)\n"
 "\n"
 "Running:\n"
+"  --config FILE          read options from this file first; man page: Files\n"
+"                         (default: " DEFAULT_CONFIG ",\n"
+"                         if there is one)\n"
 "  --foreground           do not daemonize (default)\n"
 "  --daemonize            go into the background once everything is set up\n"
 "  --pidfile PATH         write the process ID there\n"
@@ -233,9 +240,10 @@ static void parse_option(MmOptions *opts, int c)
     case OPTION_ATTACH_MODE:
         opts->attach_mode = parse_mode(optarg);
         break;
+    case OPTION_CONFIG:
     case OPTION_DAEMONIZE:
     case OPTION_FOREGROUND:
-        break;                  /* see mm_options_parse_early() */
+        break;                  /* parsed before all others */
     case OPTION_LIMIT:
         opts->limit = parse_limit(optarg);
         break;
@@ -363,6 +371,45 @@ bool mm_options_parse_early(int argc, char **argv)
     return daemonize;
 }
 
+bool mm_options_set(MmOptions *opts, const char *name, const char *value)
+{
+    const struct option *o;
+
+    for (o = long_options; o->name; o++) {
+        if (g_str_equal(o->name, name) && o->has_arg == required_argument &&
+            o->val != OPTION_CONFIG && o->val != OPTION_TIER) {
+            optarg = (char *)value;
+            parse_option(opts, o->val);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the file says is there before the command line is parsed. */
+static void read_config(MmOptions *opts, int argc, char **argv)
+{
+    g_autofree char *path = get_relocated_path(DEFAULT_CONFIG);
+    bool given = false, tiers = false;
+    int c;
+
+    optind = 1;
+    while ((c = next_option(argc, argv)) != -1) {
+        tiers |= c == OPTION_TIER;
+        if (c == OPTION_CONFIG) {
+            given = true;
+            set_path(&path, optarg);
+        }
+    }
+    if (given || access(path, F_OK) == 0) {
+        mm_config_read(opts, path, &error_fatal);
+    }
+    while (tiers && opts->nr_tiers) {
+        /* instead of those of the file */
+        mm_tier_clear(&opts->tiers[--opts->nr_tiers]);
+    }
+}
+
 void mm_options_parse(MmOptions *opts, int argc, char **argv)
 {
     struct group *group = getgrnam(DEFAULT_ATTACH_GROUP);
@@ -375,6 +422,7 @@ void mm_options_parse(MmOptions *opts, int argc, char **argv)
         .max_vms_per_user = DEFAULT_MAX_VMS_PER_USER,
         .pager_in_vm_cgroup = true,
     };
+    read_config(opts, argc, argv);
     optind = 1;
     while ((c = next_option(argc, argv)) != -1) {
         parse_option(opts, c);

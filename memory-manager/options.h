@@ -35,7 +35,15 @@ typedef struct MmOptions {
 bool mm_options_parse_early(int argc, char **argv);
 
 /**
- * mm_options_parse: parse the command line
+ * mm_options_set: as the long option @name on the command line
+ *
+ * Returns false if there is none that takes a value. Prints and exits if the
+ * value is wrong.
+ */
+bool mm_options_set(MmOptions *opts, const char *name, const char *value);
+
+/**
+ * mm_options_parse: parse the configuration file and the command line
  *
  * @opts: filled in, with defaults for what is not given
  *

@@ -38,14 +38,19 @@ class Manager:
     stays.
     """
 
-    def __init__(self, box, *args, tier=None):
-        """args are added to the command line; tier is that of --tier."""
+    def __init__(self, box, *args, tier=None, config=None):
+        """
+        args are added to the command line; tier is that of --tier, config a
+        file that has tiers instead.
+        """
         self.box = box
         self.run = os.path.join(box.run, "manager")
         self.attach_path = os.path.join(self.run, "attach.sock")
         self.qmp_path = os.path.join(self.run, "qmp.sock")
-        self._args = ["--run-dir", self.run, "--tier",
-                      tier or f"file,path={box.disk}/tier", *args]
+        self._args = ["--run-dir", self.run,
+                      *(["--config", config] if config else
+                        ["--tier", tier or f"file,path={box.disk}/tier"]),
+                      *args]
         self._process = None
         self._qmp = None
         self._log = box.log("manager")
