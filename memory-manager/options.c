@@ -26,6 +26,8 @@
 
 #define DEFAULT_ATTACH_GROUP "kvm"
 #define DEFAULT_MAX_VMS_PER_USER 512
+#define DEFAULT_WSS_INTERVAL_S 30
+#define MAX_WSS_INTERVAL_S 86400
 /* No guest of today is of use with less: a unit was forgotten, most likely. */
 #define LOW_LIMIT (16 * MiB)
 #define PAGER_NAME "qemu-memory-pager"
@@ -45,6 +47,7 @@ enum {
     OPTION_QMP,
     OPTION_RUN_DIR,
     OPTION_TIER,
+    OPTION_WSS_INTERVAL,
 };
 
 static const struct option long_options[] = {
@@ -64,6 +67,7 @@ static const struct option long_options[] = {
     { "tier", required_argument, NULL, OPTION_TIER },
     { "trace", required_argument, NULL, 'T' },
     { "version", no_argument, NULL, 'V' },
+    { "wss-interval", required_argument, NULL, OPTION_WSS_INTERVAL },
     { 0, 0, 0, 0 }
 };
 
@@ -94,6 +98,8 @@ static void help(void)
 "                         " MM_DEFAULT_TIER_PATH ")\n"
 "  --limit SIZE|none      resident limit of VMs that do not set one\n"
 "                         (default: none)\n"
+"  --wss-interval SECONDS how long a sample lasts by which VMs' working sets are\n"
+"                         estimated, 0: no estimates (default: %d)\n"
 "\n"
 "Who may attach:\n"
 "  --attach-mode MODE     access mode of RUN-DIR/" MM_ATTACH_SOCKET_NAME
@@ -120,7 +126,8 @@ static void help(void)
 "  -h, --help             this text\n"
 "  -V, --version          the version\n"
 "\n"
-QEMU_HELP_BOTTOM "\n", g_get_prgname(), DEFAULT_MAX_VMS_PER_USER);
+QEMU_HELP_BOTTOM "\n", g_get_prgname(), DEFAULT_WSS_INTERVAL_S,
+        DEFAULT_MAX_VMS_PER_USER);
 }
 
 static char *absolute(const char *path)
@@ -211,6 +218,18 @@ static uint32_t parse_count(const char *option, const char *arg)
     return n;
 }
 
+static uint32_t parse_interval(const char *arg)
+{
+    unsigned n;
+
+    if (qemu_strtoui(arg, NULL, 10, &n) < 0 || n > MAX_WSS_INTERVAL_S) {
+        error_report("--wss-interval needs a number of seconds up to %d, not "
+                     "'%s'", MAX_WSS_INTERVAL_S, arg);
+        exit(EXIT_FAILURE);
+    }
+    return n;
+}
+
 static bool parse_cgroup(const char *arg)
 {
     if (!g_str_equal(arg, "vm") && !g_str_equal(arg, "none")) {
@@ -267,6 +286,9 @@ static void parse_option(MmOptions *opts, int c)
         break;
     case OPTION_TIER:
         mm_tier_parse(opts->tiers, &opts->nr_tiers, optarg);
+        break;
+    case OPTION_WSS_INTERVAL:
+        opts->wss_interval_s = parse_interval(optarg);
         break;
     case 'D':
         set_path(&opts->log_file, optarg);
@@ -421,6 +443,7 @@ void mm_options_parse(MmOptions *opts, int argc, char **argv)
         .limit = MM_LIMIT_NONE,
         .max_vms_per_user = DEFAULT_MAX_VMS_PER_USER,
         .pager_in_vm_cgroup = true,
+        .wss_interval_s = DEFAULT_WSS_INTERVAL_S,
     };
     read_config(opts, argc, argv);
     optind = 1;

@@ -23,6 +23,7 @@ typedef struct MmOptions {
     uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
     uint32_t max_vms_per_user;
     bool pager_in_vm_cgroup;
+    uint32_t wss_interval_s;    /* 0: working sets are not estimated */
     MmTierConf tiers[MM_MAX_TIERS];
     unsigned nr_tiers;
 } MmOptions;

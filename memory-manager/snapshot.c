@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "latency.h"
 #include "vm.h"
+#include "working-set.h"
 
 static struct {
     MmManager *mgr;
@@ -281,6 +282,21 @@ static ManagedVMLatency *describe_latency(const MmStats *stats)
     return out;
 }
 
+static ManagedVMWorkingSet *describe_working_set(const MmMsgSample *sample)
+{
+    ManagedVMWorkingSet *out;
+
+    if (!sample->pages) {
+        return NULL;
+    }
+    out = g_new0(ManagedVMWorkingSet, 1);
+    mm_working_set(sample, &out->size, &out->error);
+    out->pages = sample->pages;
+    out->interval_ms = sample->interval_ns / 1000000;
+    out->age_ms = sample->age_ns / 1000000;
+    return out;
+}
+
 static void describe_sizes(const MmMsgQueryReply *reply, ManagedVMMemory *out)
 {
     out->size = reply->size;
@@ -314,6 +330,8 @@ void mm_snapshot_describe(MmVM *vm, ManagedVMMemory *out)
     out->pages = describe_pages(&reply->stats);
     out->errors = describe_errors(&reply->stats);
     out->latency = describe_latency(&reply->stats);
+    out->working_set = describe_working_set(&reply->sample);
+    out->has_working_set = out->working_set;
     out->tiers = describe_tiers(&vm->rec, reply);
     out->regions = describe_regions(snap->regions);
 }

@@ -193,6 +193,7 @@ static void fill_start(const MmVM *vm, MmMsgStart *start, uint64_t seq,
         .qemu_pid = vm->rec.qemu_pid,
         .qemu_uid = vm->rec.qemu_uid,
         .limit = vm->mgr->opts.limit,
+        .sample_interval_ns = vm->mgr->opts.wss_interval_s * 1000000000ULL,
     };
     memcpy(start->uuid, vm->rec.uuid, MM_UUID_LEN);
     memcpy(start->cookie, vm->rec.cookie, MM_COOKIE_LEN);

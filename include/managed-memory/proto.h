@@ -314,6 +314,7 @@ typedef struct MmMsgStart {
      * the manager's default in bytes, or MM_LIMIT_NONE; a region's own one wins
      */
     uint64_t limit;
+    uint64_t sample_interval_ns; /* 0: the working set is not estimated */
     uint8_t uuid[MM_UUID_LEN];
     uint8_t cookie[MM_COOKIE_LEN];
     char name[MM_NAME_LEN];
@@ -373,6 +374,15 @@ typedef struct MmStats {
     uint64_t latency[MM_LATENCY_BUCKETS]; /* fault read to page placed */
 } MmStats;
 
+/* Of pages chosen at random, how many were touched within an interval. */
+typedef struct MmMsgSample {
+    uint32_t touched;
+    uint32_t pages;             /* 0: there was none yet */
+    uint64_t size;              /* bytes that they were chosen from */
+    uint64_t interval_ns;
+    uint64_t age_ns;            /* since its end */
+} MmMsgSample;
+
 typedef struct MmMsgQueryReply {
     uint64_t size;              /* all regions, bytes */
     uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
@@ -392,6 +402,7 @@ typedef struct MmMsgQueryReply {
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */
     uint32_t serving;
     uint64_t oldest_fault_ns;   /* age of the oldest waiting fault, or 0 */
+    MmMsgSample sample;
     MmStats stats;
 } MmMsgQueryReply;
 

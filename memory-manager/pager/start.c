@@ -72,6 +72,7 @@ static bool receive_start(MmStarting *s, int control, Error **errp)
     memcpy(vm->id.cookie, s->start.cookie, sizeof(vm->id.cookie));
     memcpy(vm->name, s->start.name, sizeof(vm->name));
     vm->qemu_pid = s->start.qemu_pid;
+    vm->sample_interval_ns = s->start.sample_interval_ns;
     return true;
 }
 
@@ -280,6 +281,7 @@ MmVM *mm_start(int control, Error **errp)
     vm->connection = -1;
     g_mutex_init(&vm->regions_lock);
     g_mutex_init(&vm->events_lock);
+    g_mutex_init(&vm->sample_lock);
     vm->proc_fd = mm_isolation_proc_fd(&err);
     vm->control_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vm->proc_fd < 0 || !take_up(s, control, &err)) {

@@ -16,8 +16,8 @@
  * The fault and reclaim threads meet in the page map only, and wake each other
  * by eventfd.
  *
- * Lock order: nothing is taken while regions_lock, events_lock or a tier's
- * slot lock is held.
+ * Lock order: nothing is taken while regions_lock, events_lock, sample_lock or
+ * a tier's slot lock is held.
  */
 #ifndef MANAGED_MEMORY_VM_H
 #define MANAGED_MEMORY_VM_H
@@ -82,6 +82,7 @@ typedef struct MmVM {
     uint32_t proto_version;
     uint64_t hello_seq;         /* of the HELLO to answer */
     uint64_t lost_ns;           /* when QEMU lost the former pager, or 0 */
+    uint64_t sample_interval_ns; /* 0: none are taken */
     int connection;
     int control;                /* to the manager that started us */
     int listen;                 /* where a new manager connects */
@@ -119,6 +120,11 @@ typedef struct MmVM {
     GMutex events_lock;
     uint64_t events_seq;
     MmPendingEvent events[MM_EVENT__MAX];
+
+    /* protected by sample_lock */
+    GMutex sample_lock;
+    MmMsgSample sampled;        /* the last sample, but for its age */
+    uint64_t sampled_ns;        /* when that ended */
 
     /* atomic */
     uint64_t total_resident;    /* pages, those being filled included */

@@ -329,6 +329,7 @@ static MmMsgStart start_message(FakeManager *fm, bool resume,
         .qemu_pid = getpid(),
         .qemu_uid = getuid(),
         .limit = fm->config.limit ?: MM_LIMIT_NONE,
+        .sample_interval_ns = fm->config.sample_ms * 1000000ULL,
     };
 
     memcpy(start.uuid, fm->uuid, sizeof(start.uuid));

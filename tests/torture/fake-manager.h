@@ -25,6 +25,7 @@ typedef struct PagerConfig {
     bool overcommit;
     bool no_uring;              /* as on a host without io_uring */
     uint64_t limit;             /* bytes; 0: MM_LIMIT_NONE */
+    unsigned sample_ms;         /* interval of samples, 0: none */
 } PagerConfig;
 
 /* A message that wants an answer. */

@@ -53,6 +53,7 @@ void torture_add_tier_errors(void);
 void torture_add_pressure(void);
 void torture_add_commands(void);
 void torture_add_tiers(void);
+void torture_add_sample(void);
 void torture_add_hostile(void);
 void torture_add_hostile_resume(void);
 void torture_add_death(void);

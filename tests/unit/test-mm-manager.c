@@ -3,13 +3,14 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * States of a VM, finding cgroups, the host's swap, percentiles.
+ * States of a VM, finding cgroups, the host's swap, percentiles, working sets.
  */
 #include "qemu/osdep.h"
 #include "memory-manager/cgroup.h"
 #include "memory-manager/host-swap.h"
 #include "memory-manager/latency.h"
 #include "memory-manager/vm-state.h"
+#include "memory-manager/working-set.h"
 
 #define A MANAGEDVM_STATE_ADOPTING
 #define S MANAGEDVM_STATE_STARTING
@@ -198,6 +199,54 @@ static void test_percentiles_of_the_ends(void)
     g_assert_cmpfloat(mm_latency_percentile_us(buckets, 1), >, 1e9);
 }
 
+static void test_working_set(void)
+{
+    static const struct {
+        MmMsgSample sample;
+        uint64_t bytes, error;
+    } cases[] = {
+        /* half: 1.96 * sqrt(0.25 / 404) */
+        { { .touched = 200, .pages = 400, .size = 1000000 }, 500000, 48757 },
+        /* none, and all: as likely to be wrong by 3 in 404 either way */
+        { { .touched = 0, .pages = 400, .size = 1000000 }, 0, 11794 },
+        { { .touched = 400, .pages = 400, .size = 1000000 }, 1000000, 11794 },
+        /* hostile */
+        { { .touched = 500, .pages = 400, .size = 1000000 }, 1000000, 11794 },
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t bytes, error;
+
+        mm_working_set(&cases[i].sample, &bytes, &error);
+        g_assert_cmpint(bytes, ==, cases[i].bytes);
+        g_assert_cmpint(ABS((int64_t)(error - cases[i].error)), <=, 1);
+    }
+}
+
+/* Whatever is used, the truth lies within the error in 95 of 100 samples. */
+static void test_coverage(void)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(1);
+    int percent, trial, i;
+
+    for (percent = 0; percent <= 100; percent += 10) {
+        int within = 0;
+
+        for (trial = 0; trial < 1000; trial++) {
+            MmMsgSample sample = { .pages = 400, .size = 100000 };
+            uint64_t bytes, error, truth = percent * 1000;
+
+            for (i = 0; i < sample.pages; i++) {
+                sample.touched += g_rand_int_range(rand, 0, 100) < percent;
+            }
+            mm_working_set(&sample, &bytes, &error);
+            within += bytes <= truth + error && truth <= bytes + error;
+        }
+        g_assert_cmpint(within, >=, 940);
+    }
+}
+
 int main(int argc, char **argv)
 {
     int i;
@@ -215,5 +264,7 @@ int main(int argc, char **argv)
     g_test_add_func("/manager/host-swap/excluded", test_host_swap_excluded);
     g_test_add_func("/manager/percentile/values", test_percentiles);
     g_test_add_func("/manager/percentile/ends", test_percentiles_of_the_ends);
+    g_test_add_func("/manager/working-set/values", test_working_set);
+    g_test_add_func("/manager/working-set/coverage", test_coverage);
     return g_test_run();
 }

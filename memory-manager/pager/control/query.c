@@ -65,6 +65,10 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply)
         reply->tier_used[number] = usage.used;
         reply->tier_size[number] = usage.size;
     }
+    g_mutex_lock(&vm->sample_lock);
+    reply->sample = vm->sampled;
+    reply->sample.age_ns = g_get_monotonic_time() * 1000 - vm->sampled_ns;
+    g_mutex_unlock(&vm->sample_lock);
     mm_fault_waiting(vm, &reply->stalled_threads, &reply->oldest_fault_ns);
     reply->serving = qatomic_read(&vm->serving);
     copy_stats(&reply->stats, &vm->state->stats);

@@ -105,6 +105,32 @@ typedef struct MmMove {
     MmBatch batch;
 } MmMove;
 
+/* Pages to be zapped with one message. */
+typedef struct MmZap {
+    MmMsgZap hdr;
+    MmRange ranges[MM_ZAP_PAGES];
+    unsigned nr_pages;
+} MmZap;
+
+/* Pages of one sample. */
+#define MM_SAMPLE_PAGES 400
+
+typedef struct MmSamplePage {
+    uint32_t region;            /* id */
+    bool touched;               /* known at once */
+    bool zapped;                /* for the sample */
+    uint64_t page;
+    uint64_t entry;             /* as it was left */
+} MmSamplePage;
+
+typedef struct MmSample {
+    unsigned nr;                /* 0: none is under way */
+    uint64_t size;              /* bytes that the VM had */
+    uint64_t began_ns;
+    uint64_t next_ns;           /* when one ends, or begins */
+    MmSamplePage p[MM_SAMPLE_PAGES];
+} MmSample;
+
 struct MmReclaim {
     MmVM *vm;
     GThread *thread;
@@ -133,6 +159,7 @@ struct MmReclaim {
     uint64_t ticket;            /* of the last batch */
     unsigned hanging;           /* batches */
     MmMove move;
+    MmSample sample;
 
     /* zapped pages, oldest first */
     MmCandidate fifo[MM_FIFO_PAGES];
@@ -146,6 +173,41 @@ struct MmReclaim {
     uint64_t evict_done;
     bool evicting;              /* set by control, reset by reclaim */
 };
+
+/** mm_zap_add: one page more; up to MM_ZAP_PAGES. */
+void mm_zap_add(MmZap *zap, uint32_t region, uint64_t page);
+
+/**
+ * mm_zap_send: ask QEMU, and wait: until then nothing is known about the pages
+ *
+ * @zap: pages that are CANDIDATE
+ *
+ * Returns 1 if they are zapped, 0 if QEMU cannot (then they are RESIDENT
+ * again), or -errno if it is gone.
+ */
+int mm_zap_send(MmReclaim *r, const MmZap *zap);
+
+/**
+ * mm_zap_give_up: a candidate is one no more, and stays
+ *
+ * @entry: of a page in CANDIDATE
+ *
+ * Returns false if it is touched just now.
+ */
+bool mm_zap_give_up(MmRegion *region, uint64_t page, uint64_t entry);
+
+/**
+ * mm_sample_step: end a sample that is due, begin the next one
+ *
+ * Returns 0, or -errno if QEMU's zap thread is gone.
+ */
+int mm_sample_step(MmReclaim *r);
+
+/** mm_sample_wait_ms: until it has to be called again, -1: for ever */
+int mm_sample_wait_ms(const MmReclaim *r);
+
+/** mm_random: a number from 0 to @bound - 1. */
+uint64_t mm_random(MmReclaim *r, uint64_t bound);
 
 /**
  * mm_scan_candidates: zap pages that look cold and put them into the fifo

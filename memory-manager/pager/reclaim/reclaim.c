@@ -246,6 +246,14 @@ static void rest(MmReclaim *r, int timeout_ms)
     mm_unwake(r->io_fd);
 }
 
+/* Without QEMU's zap thread there is nothing to do: a successor has one. */
+static void *zap_lost(MmReclaim *r)
+{
+    qatomic_set(&r->vm->zap_lost, true);
+    mm_wake(r->vm->control_wake_fd);
+    return NULL;
+}
+
 static void *reclaim_thread(void *opaque)
 {
     MmReclaim *r = opaque;
@@ -266,23 +274,27 @@ static void *reclaim_thread(void *opaque)
             if (!busy(r)) {
                 tell_resting(r);
             }
+            if (mm_sample_step(r) < 0) {
+                return zap_lost(r);
+            }
             rest(r, ready && !r->told_stuck && !busy(r) && !mm_move_wanted(r)
-                    ? -1 : LOOK_REST_MS);
+                    ? mm_sample_wait_ms(r) : LOOK_REST_MS);
             continue;
         }
         /* before the work: what is found meanwhile is not this turn's */
         all = all_looked_at(r);
         do {
             if (reclaim_some(r, &evicted) < 0) {
-                qatomic_set(&r->vm->zap_lost, true);
-                mm_wake(r->vm->control_wake_fd);
-                return NULL;
+                return zap_lost(r);
             }
             sum += evicted;
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
         /* and while reclaim is to rest, it is not tried at all */
         account(r, sum, all && !qatomic_read(&r->vm->reclaim_rests));
         tell_unstuck(r);
+        if (mm_sample_step(r) < 0) {
+            return zap_lost(r);
+        }
         if (!mm_move_step(r) && !sum) {
             /* not to be woken by the faults that wait: they change nothing */
             poll(NULL, 0, all ? STUCK_REST_MS : SCAN_REST_MS);

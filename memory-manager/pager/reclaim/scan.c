@@ -22,13 +22,10 @@
  * has been acknowledged is mapped nowhere.
  */
 #include "qemu/osdep.h"
-#include "managed-memory/msg.h"
 #include "../region.h"
 #include "../test-hooks.h"
 #include "reclaim-internal.h"
 
-/* After so long without an answer, faults may draw on the reserve. */
-#define ZAP_TIMEOUT_MS 1000
 /* Pages looked at before the hand's region is fetched anew. */
 #define LOOK_PAGES 4096
 /* Ages more if less than this share of the pages is cold; by so many. */
@@ -39,94 +36,7 @@
 /* One scan out of so many begins somewhere else. */
 #define JUMP 4
 
-typedef struct Zap {
-    MmMsgZap hdr;
-    MmRange ranges[MM_ZAP_PAGES];
-    unsigned nr_pages;
-} Zap;
-QEMU_BUILD_BUG_ON(MM_ZAP_PAGES > MM_ZAP_MAX_RANGES);
-
-static void zap_add(Zap *zap, uint32_t region, uint64_t page)
-{
-    MmRange *next = &zap->ranges[zap->hdr.nr_ranges];
-
-    zap->nr_pages++;
-    if (zap->hdr.nr_ranges && next[-1].region == region &&
-        next[-1].first_page + next[-1].nr_pages == page) {
-        next[-1].nr_pages++;
-        return;
-    }
-    zap->hdr.nr_ranges++;
-    *next = (MmRange) {
-        .region = region, .first_page = page, .nr_pages = 1,
-    };
-}
-
-/* QEMU cannot zap them: they stay, unless somebody has touched them. */
-static void zap_failed(MmReclaim *r, const Zap *zap)
-{
-    unsigned i, k;
-
-    for (i = 0; i < zap->hdr.nr_ranges; i++) {
-        const MmRange *range = &zap->ranges[i];
-        MmRegion *region = mm_vm_region_get(r->vm, range->region);
-
-        /* perhaps another one by now, and smaller */
-        for (k = 0; region && k < range->nr_pages &&
-             range->first_page + k < region->nr_pages; k++) {
-            uint64_t page = range->first_page + k;
-            uint64_t entry = mm_map_get(&region->map, page);
-            uint64_t ours = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
-
-            if (mm_entry_state(entry) == MM_PAGE_CANDIDATE &&
-                mm_map_cas(&region->map, page, entry, ours)) {
-                mm_map_cas(&region->map, page, ours,
-                           mm_entry_with_state(ours, MM_PAGE_RESIDENT));
-            }
-        }
-        if (region) {
-            mm_region_put(r->vm, region);
-        }
-    }
-}
-
-/*
- * Ask QEMU, and wait: until the answer nothing is known about the pages.
- * Returns 1 if they are zapped, 0 if QEMU cannot, or -errno if it is gone.
- */
-static int zap_send(MmReclaim *r, const Zap *zap)
-{
-    g_autofree MmMsg *reply = g_new(MmMsg, 1);
-    uint64_t seq = ++r->zap_seq;
-    int ret;
-
-    ret = mm_msg_send(r->vm->zap_fd, MM_MSG_ZAP, seq, &zap->hdr,
-                      sizeof(zap->hdr) +
-                      zap->hdr.nr_ranges * sizeof(zap->ranges[0]), NULL, 0);
-    if (ret < 0) {
-        return ret;
-    }
-    for (;;) {
-        ret = mm_msg_recv(r->vm->zap_fd, reply, ZAP_TIMEOUT_MS);
-        mm_msg_clear(reply);
-        if (ret == -ETIMEDOUT) {
-            qatomic_set(&r->vm->limit.held, false);
-            mm_reclaim_set_stuck(r, true);
-        } else if (ret <= 0) {
-            return ret ?: -ECONNRESET;
-        } else if (reply->hdr.seq == seq) {
-            break;
-        }
-    }
-    if (reply->hdr.type == MM_MSG_ZAP_DONE) {
-        MM_STAT_ADD(r->vm, pages_zapped, zap->nr_pages);
-        return 1;
-    }
-    zap_failed(r, zap);
-    return 0;
-}
-
-static void fifo_push(MmReclaim *r, const Zap *zap)
+static void fifo_push(MmReclaim *r, const MmZap *zap)
 {
     unsigned i;
     uint64_t page;
@@ -165,7 +75,7 @@ static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
 }
 
 typedef struct Gather {
-    Zap *zap;
+    MmZap *zap;
     bool force;
 } Gather;
 
@@ -189,7 +99,7 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
         return false;
     }
     r->found++;
-    zap_add(gather->zap, region->id, page);
+    mm_zap_add(gather->zap, region->id, page);
     return true;
 }
 
@@ -238,18 +148,18 @@ static void move_hand(MmReclaim *r, MmHand *hand, unsigned want, MmPass *pass,
 }
 
 /* xorshift64: good enough, and needs no system call. */
-static uint64_t next_random(MmReclaim *r)
+uint64_t mm_random(MmReclaim *r, uint64_t bound)
 {
     r->random ^= r->random << 13;
     r->random ^= r->random >> 7;
     r->random ^= r->random << 17;
-    return r->random;
+    return r->random % bound;
 }
 
 static void jump(MmReclaim *r)
 {
     uint64_t all = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
-    uint64_t page = next_random(r) % MAX(all, 1);
+    uint64_t page = mm_random(r, MAX(all, 1));
     uint32_t id;
 
     for (id = 0; id < MM_MAX_REGIONS; id++) {
@@ -284,13 +194,13 @@ static void age(MmReclaim *r)
 
 int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
 {
-    Zap zap = {};
+    MmZap zap = {};
     Gather gather = { .zap = &zap, .force = force };
     int ret;
 
     want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
     age(r);
-    if (next_random(r) % JUMP == 0) {
+    if (mm_random(r, JUMP) == 0) {
         jump(r);
     }
     move_hand(r, &r->gathers, want, pass_gathering, &gather);
@@ -301,7 +211,7 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
         return 0;
     }
     mm_failpoint(MM_FP_CANDIDATE);
-    ret = zap_send(r, &zap);
+    ret = mm_zap_send(r, &zap);
     if (ret <= 0) {
         return ret;
     }

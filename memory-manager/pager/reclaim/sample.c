@@ -1,0 +1,207 @@
+/*
+ * Managed memory pager: how much memory the guest uses
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The working set is estimated from a sample: pages chosen at random among all
+ * that the VM has are zapped, and those that have come back when the interval
+ * is over were touched.  What is not in memory needs no zap.  (What is read or
+ * filled ahead counts as touched, so the estimate is rather too high.)  The
+ * share that was touched, of the VM's memory, is the working set of the
+ * interval; who asks works out the error (memory-manager/working-set.c).
+ *
+ * A sampled page is CANDIDATE, as one that may be evicted, but not in the fifo:
+ * it stays in memory meanwhile.  Its age is not changed by us.
+ */
+#include "qemu/osdep.h"
+#include "../region.h"
+#include "reclaim-internal.h"
+
+/* When to look again whether the VM has got memory. */
+#define NO_MEMORY_NS 1000000000ULL
+
+static uint64_t clock_ns(void)
+{
+    return g_get_monotonic_time() * 1000;
+}
+
+static int by_number(const void *a, const void *b, void *unused)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* One page of the sample; into @zap if only that tells whether it is used. */
+static void take(MmReclaim *r, MmRegion *region, uint64_t page, MmZap *zap)
+{
+    MmSamplePage *p = &r->sample.p[r->sample.nr];
+    uint64_t entry = mm_map_get(&region->map, page);
+    uint64_t candidate = mm_entry_with_state(entry, MM_PAGE_CANDIDATE);
+
+    *p = (MmSamplePage) { .region = region->id, .page = page, .entry = entry };
+    switch (mm_entry_state(entry)) {
+    case MM_PAGE_NEVER:
+    case MM_PAGE_SWAPPED:
+    case MM_PAGE_LOST:
+        break;
+    case MM_PAGE_RESIDENT:
+        /* what a device uses is in use, whether vCPUs touch it or not */
+        p->touched = mm_region_dma_held(region, page) ||
+                     !mm_map_cas(&region->map, page, entry, candidate);
+        if (!p->touched) {
+            p->zapped = true;
+            p->entry = candidate;
+            mm_zap_add(zap, region->id, page);
+        }
+        break;
+    case MM_PAGE_CANDIDATE:
+    case MM_PAGE_WRITEBACK:
+    case MM_PAGE_DROPPING:
+        break;      /* zapped already: only a fault changes it for good */
+    default:
+        p->touched = true;
+    }
+    r->sample.nr++;
+}
+
+/* The pages with these numbers, counted over all regions; they are sorted. */
+static void take_all(MmReclaim *r, const uint64_t *numbers, unsigned nr,
+                     MmZap *zap)
+{
+    uint64_t first = 0;
+    unsigned i = 0;
+    uint32_t id;
+
+    for (id = 0; id < MM_MAX_REGIONS && i < nr; id++) {
+        MmRegion *region = mm_vm_region_get(r->vm, id);
+
+        if (!region) {
+            continue;
+        }
+        for (; i < nr && numbers[i] - first < region->nr_pages; i++) {
+            take(r, region, numbers[i] - first, zap);
+        }
+        first += region->nr_pages;
+        mm_region_put(r->vm, region);
+    }
+}
+
+static int begin(MmReclaim *r)
+{
+    MmSample *sample = &r->sample;
+    uint64_t pages = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
+    uint64_t numbers[MM_SAMPLE_PAGES];
+    MmZap zap = {};
+    unsigned i;
+
+    QEMU_BUILD_BUG_ON(MM_SAMPLE_PAGES > MM_ZAP_PAGES);
+    sample->nr = 0;
+    sample->size = pages * MM_PAGE_SIZE;
+    sample->began_ns = clock_ns();
+    for (i = 0; pages && i < MM_SAMPLE_PAGES; i++) {
+        numbers[i] = mm_random(r, pages);
+    }
+    /* not qsort(), which asks the kernel what the jail does not let it ask */
+    g_qsort_with_data(numbers, pages ? MM_SAMPLE_PAGES : 0, sizeof(numbers[0]),
+                      by_number, NULL);
+    take_all(r, numbers, pages ? MM_SAMPLE_PAGES : 0, &zap);
+    return zap.nr_pages ? MIN(mm_zap_send(r, &zap), 0) : 0;
+}
+
+/* Was it touched since it was chosen? */
+static bool has_come_back(MmRegion *region, const MmSamplePage *p)
+{
+    uint64_t entry = mm_map_get(&region->map, p->page);
+
+    if (p->zapped) {
+        /* nobody but a fault takes it, as it is not in the fifo */
+        return entry != p->entry ||
+               !mm_zap_give_up(region, p->page, entry);
+    }
+    switch (mm_entry_state(entry)) {
+    case MM_PAGE_FILLING:
+    case MM_PAGE_RESIDENT:
+    case MM_PAGE_MAPPING:
+        return true;
+    default:
+        /* in, and out again; what was about to leave has just left */
+        return mm_entry_version(entry) != mm_entry_version(p->entry) &&
+               (mm_entry_state(p->entry) == MM_PAGE_SWAPPED ||
+                mm_entry_state(p->entry) == MM_PAGE_NEVER);
+    }
+}
+
+static bool was_touched(MmReclaim *r, const MmSamplePage *p)
+{
+    MmRegion *region;
+    bool touched;
+
+    if (p->touched) {
+        return true;
+    }
+    region = mm_vm_region_get(r->vm, p->region);
+    if (!region) {
+        return false;
+    }
+    touched = p->page < region->nr_pages && has_come_back(region, p);
+    mm_region_put(r->vm, region);
+    return touched;
+}
+
+static void end(MmReclaim *r)
+{
+    MmSample *sample = &r->sample;
+    MmVM *vm = r->vm;
+    unsigned i, touched = 0;
+
+    for (i = 0; i < sample->nr; i++) {
+        touched += was_touched(r, &sample->p[i]);
+    }
+    g_mutex_lock(&vm->sample_lock);
+    vm->sampled = (MmMsgSample) {
+        .touched = touched,
+        .pages = sample->nr,
+        .size = sample->size,
+        .interval_ns = clock_ns() - sample->began_ns,
+    };
+    vm->sampled_ns = clock_ns();
+    g_mutex_unlock(&vm->sample_lock);
+    sample->nr = 0;
+}
+
+static bool may_sample(const MmReclaim *r)
+{
+    return r->vm->sample_interval_ns &&
+           qatomic_load_acquire(&r->vm->scan_done) &&
+           !qatomic_read(&r->vm->reclaim_rests);
+}
+
+int mm_sample_step(MmReclaim *r)
+{
+    MmSample *sample = &r->sample;
+    uint64_t now = clock_ns();
+    int ret;
+
+    if (!may_sample(r) || now < sample->next_ns) {
+        return 0;
+    }
+    if (sample->nr) {
+        end(r);
+    }
+    ret = begin(r);
+    sample->next_ns = now + (sample->nr ? r->vm->sample_interval_ns
+                             : MIN(r->vm->sample_interval_ns, NO_MEMORY_NS));
+    return ret;
+}
+
+int mm_sample_wait_ms(const MmReclaim *r)
+{
+    uint64_t now = clock_ns();
+
+    if (!may_sample(r)) {
+        return -1;
+    }
+    return r->sample.next_ns <= now ? 0
+           : MIN((r->sample.next_ns - now) / 1000000 + 1, INT_MAX);
+}

@@ -1,0 +1,126 @@
+/*
+ * Torture tests: the estimate of the working set
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "rig.h"
+#include "torture.h"
+
+#define INTERVAL_MS 400
+#define SWAPPED_INTERVAL_MS 2000
+/* Of 400 pages, five standard deviations. */
+#define TOLERANCE 0.125
+
+/* Regions of the rig: 0 has 12 MiB, 2 has 4 MiB. */
+#define LARGE 0
+#define SMALL 2
+
+static Rig *new_rig(unsigned limit_percent, unsigned interval_ms)
+{
+    const RigConfig config = {
+        .pager = { .sample_ms = interval_ms },
+        .stamped_mib = { 12, 4 },
+        .words_mib = 2,
+        .limit_percent = limit_percent,
+    };
+    Rig *rig = rig_new(&config, torture_seed());
+
+    rig_populate(rig);
+    return rig;
+}
+
+static void touch(Rig *rig, int i)
+{
+    FakeRegion *region = rig->fq->regions[i];
+    uint64_t at;
+
+    for (at = 0; at < region->size; at += STAMP_PAGE_SIZE) {
+        qatomic_read((const uint64_t *)(region->mem + at));
+    }
+}
+
+/* The next sample that begins and ends from now on, in use of some regions. */
+static double next_share(Rig *rig, bool large, bool small)
+{
+    int64_t begin = torture_now_us(), now;
+    MmMsgQueryReply q = {};
+
+    while (rig_ok(rig)) {
+        if (large) {
+            touch(rig, LARGE);
+        }
+        if (small) {
+            touch(rig, SMALL);
+        }
+        fake_manager_query(rig->fm, &q);
+        now = torture_now_us();
+        if (q.sample.pages && now - (int64_t)((q.sample.age_ns +
+                                      q.sample.interval_ns) / 1000) > begin) {
+            break;
+        }
+        if (now - begin > 60 * 1000 * 1000) {
+            verdict_fail(rig->verdict, "no sample within a minute");
+        }
+        g_usleep(20000);
+    }
+    return q.sample.pages ? (double)q.sample.touched / q.sample.pages : 0;
+}
+
+static void expect_share(Rig *rig, bool large, bool small, double expected)
+{
+    double share = next_share(rig, large, small);
+
+    if (rig_ok(rig) && ABS(share - expected) > TOLERANCE) {
+        verdict_fail(rig->verdict, "a sample found %.3f of the pages touched, "
+                     "not %.3f", share, expected);
+    }
+}
+
+/* All is in memory. */
+static void test_resident(void)
+{
+    Rig *rig = new_rig(0, INTERVAL_MS);
+
+    expect_share(rig, false, true, 4.0 / 18);
+    expect_share(rig, false, false, 0);
+    expect_share(rig, true, true, 16.0 / 18);
+    expect_share(rig, false, true, 4.0 / 18);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/* What is used comes and goes, so that it takes longer to use all of it. */
+static void test_swapped(void)
+{
+    Rig *rig = new_rig(50, SWAPPED_INTERVAL_MS * torture_slowness());
+
+    expect_share(rig, true, true, 16.0 / 18);
+    expect_share(rig, false, true, 4.0 / 18);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/* Samples are taken under load, and pagers die in the middle of them. */
+static void test_load(void)
+{
+    Rig *rig = new_rig(25, INTERVAL_MS);
+    int i;
+
+    load_start(rig->load, &LOAD_MIXED);
+    for (i = 0; i < 4; i++) {
+        load_watch(rig->load, INTERVAL_MS * 2 + INTERVAL_MS / 2);
+        rig_kill_pager(rig);
+    }
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+void torture_add_sample(void)
+{
+    g_test_add_func("/torture/sample/resident", test_resident);
+    g_test_add_func("/torture/sample/swapped", test_swapped);
+    g_test_add_func("/torture/sample/load", test_load);
+}
