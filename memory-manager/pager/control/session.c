@@ -10,20 +10,27 @@
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
 #include <linux/userfaultfd.h>
+#include "qemu/cutils.h"
 #include "qapi/error.h"
 #include "../fault/fault.h"
 #include "../region.h"
 #include "../test-hooks.h"
 #include "control.h"
 
-/* Its log is where people look for why a VM has not started. */
+/*
+ * Its log is where people look for why a VM has not started.  One that does not
+ * read is not waited for: QEMU could make us do so for ever.
+ */
 static void tell_managers(MmControl *c, const char *text)
 {
+    MmMsgError error = { .err = EINVAL };
     int i;
 
+    pstrcpy(error.text, sizeof(error.text), text);
     for (i = 0; i < MM_MAX_MANAGERS; i++) {
         if (c->managers[i] >= 0) {
-            mm_msg_send_error(c->managers[i], 0, EINVAL, text);
+            mm_msg_try_send(c->managers[i], MM_MSG_ERROR, &error,
+                            sizeof(error));
         }
     }
 }
