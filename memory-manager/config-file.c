@@ -15,6 +15,22 @@
 
 static MmOptions *target;       /* of the file that is being read */
 
+/* The parser takes a value without quotes for an empty one. */
+static bool has_values(const QDict *section, Error **errp)
+{
+    const QDictEntry *entry;
+
+    for (entry = qdict_first(section); entry;
+         entry = qdict_next(section, entry)) {
+        if (!*qdict_get_str(section, qdict_entry_key(entry))) {
+            error_setg(errp, "'%s' has no value, or one without quotes",
+                       qdict_entry_key(entry));
+            return false;
+        }
+    }
+    return true;
+}
+
 static void take_manager(const QDict *section, Error **errp)
 {
     const QDictEntry *entry;
@@ -57,6 +73,9 @@ static void take_tier(QDict *section, Error **errp)
 static void take_section(const char *group, QDict *section, void *opaque,
                          Error **errp)
 {
+    if (!has_values(section, errp)) {
+        return;
+    }
     if (g_str_equal(group, "manager")) {
         take_manager(section, errp);
     } else if (g_str_equal(group, "tier")) {

@@ -62,6 +62,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_GIVE_UP] = { "GIVE_UP", 0, 0, 0 },
     [MM_MSG_AMOUNT] = { "AMOUNT", sizeof(MmMsgAmount), 0, 0 },
     [MM_MSG_SET_TIER] = { "SET_TIER", sizeof(MmMsgSetTier), 0, 0 },
+    [MM_MSG_SET_DRAINING] = { "SET_DRAINING", sizeof(MmMsgSetDraining), 0, 0 },
 };
 
 QEMU_BUILD_BUG_ON(sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange) >

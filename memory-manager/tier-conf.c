@@ -161,9 +161,8 @@ static bool parse_name(MmTierConf *tier, const char *name, Error **errp)
 {
     tier->name = g_strdup(name ?: tier->kind == MM_TIER_KIND_FILE
                           ? "swap" : "compressed");
-    if (strlen(tier->name) >= MM_NAME_LEN) {
-        error_setg(errp, "the tier's name is longer than %d bytes",
-                   MM_NAME_LEN - 1);
+    if (!*tier->name || strlen(tier->name) >= MM_NAME_LEN) {
+        error_setg(errp, "a tier's name has 1 to %d bytes", MM_NAME_LEN - 1);
         return false;
     }
     return true;

@@ -313,7 +313,7 @@ void coroutine_fn qmp_managed_vm_resize_tier(const char *id, const char *name,
         return;
     }
     set = (MmMsgSetTier) {
-        .number = tier->conf.number, .draining = tier->conf.draining,
+        .number = tier->conf.number,
         .share = new.vm_share, .size = new.vm_size,
     };
     mm_tier_clear(&new);

@@ -9,12 +9,14 @@
  *
  *   ADDING     the record has the new tiers, marked as such. When the next
  *              pager serves, QEMU holds their files: they are as all others.
- *              If the pager could not make one, the change ends here.
- *   SETTING    the pager is told which tiers to drain. It refuses if the others
- *              cannot promise the space.
+ *   SETTING    the pager is told which tiers to drain. It refuses, all or none,
+ *              if the others cannot promise the space.
  *   DRAINING   until there is nothing in them.
  *   REMOVING   the record does not have them any more. When the next pager
  *              serves, nobody holds them open.
+ *
+ * If the pager cannot make a tier, or refuses, the way goes back: the tiers of
+ * before, and those that were new are drained. Then the change has failed.
  *
  * The record has all that must not be forgotten. A manager that is restarted
  * goes on with DRAINING, and does not know of tiers that were only going to be
@@ -46,7 +48,7 @@ typedef enum Phase {
 static const uint8_t edges[PHASE__MAX] = {
     [PHASE_NONE] = TO(ADDING) | TO(SETTING) | TO(DRAINING),
     [PHASE_ADDING] = TO(SETTING) | TO(NONE),
-    [PHASE_SETTING] = TO(DRAINING) | TO(NONE),
+    [PHASE_SETTING] = TO(DRAINING) | TO(NONE) | TO(ADDING),   /* back */
     [PHASE_DRAINING] = TO(REMOVING) | TO(NONE),
     [PHASE_REMOVING] = TO(NONE),
 };
@@ -62,10 +64,10 @@ static const char *const phase_names[PHASE__MAX] = {
 struct MmTierChange {
     QEMUTimer *timer;
     Phase phase;                /* set by set_phase() only */
+    MmRecord before;            /* its tiers, to go back to */
     uint32_t leaving;           /* SETTING: bit per number: to be drained */
-    uint32_t set;               /* SETTING: bit per number: has been set */
     uint32_t old_pager;         /* ADDING, REMOVING: the one to be replaced */
-    char *error;                /* SETTING: why all is taken back, or NULL */
+    char *error;                /* why it goes back, or NULL */
     bool asked;                 /* the pager has not answered yet */
     bool operation;             /* not if a restarted manager goes on with it */
 };
@@ -263,6 +265,25 @@ static void replace_pager(MmVM *vm)
     mm_vm_replace_pager(vm);
 }
 
+/* To these tiers, of which some are to be drained. */
+static void go(MmVM *vm, const MmRecord *rec, uint32_t leaving)
+{
+    vm->tier_change->leaving = leaving;
+    if (same_tiers(&vm->rec, rec)) {
+        if (vm->tier_change->phase != PHASE_SETTING) {
+            set_phase(vm, PHASE_SETTING);
+        }
+        mm_vm_tiers_step(vm);
+    } else {
+        if (vm->tier_change->phase != PHASE_ADDING) {
+            set_phase(vm, PHASE_ADDING);
+        }
+        vm->rec = *rec;
+        write_record(vm);
+        replace_pager(vm);
+    }
+}
+
 bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
 {
     MmTierChange *change = vm->tier_change;
@@ -274,17 +295,19 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
                    "it is", vm->uuid_text);
         return false;
     }
-    if (change->phase == PHASE_DRAINING && change->operation) {
-        mm_operation_end(vm, "another change has taken its place");
-        change->operation = false;
-    }
     if (change->phase != PHASE_NONE && change->phase != PHASE_DRAINING) {
         error_setg(errp, "VM %s is being given other tiers; wait for the end "
                    "of that", vm->uuid_text);
         return false;
     }
-    if (!plan(vm, names, &rec, &leaving, errp) ||
-        !mm_operation_begin(vm, MANAGEDVM_OPERATION_TYPE_SET_TIERS, errp)) {
+    if (!plan(vm, names, &rec, &leaving, errp)) {
+        return false;
+    }
+    if (change->operation) {
+        mm_operation_end(vm, "another change has taken its place");
+        change->operation = false;
+    }
+    if (!mm_operation_begin(vm, MANAGEDVM_OPERATION_TYPE_SET_TIERS, errp)) {
         return false;
     }
     if (change->phase != PHASE_NONE) {
@@ -292,18 +315,9 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
     }
     timer_del(change->timer);
     change->operation = true;
-    change->leaving = leaving;
-    change->set = 0;
+    change->before = vm->rec;
     g_clear_pointer(&change->error, g_free);
-    if (same_tiers(&vm->rec, &rec)) {
-        set_phase(vm, PHASE_SETTING);
-        mm_vm_tiers_step(vm);
-    } else {
-        set_phase(vm, PHASE_ADDING);
-        vm->rec = rec;
-        write_record(vm);
-        replace_pager(vm);
-    }
+    go(vm, &rec, leaving);
     return true;
 }
 
@@ -322,6 +336,33 @@ static void forget_tier(MmVM *vm, uint32_t i)
 
     vm->rec.nr_tiers--;
     memmove(tier, tier + 1, (vm->rec.nr_tiers - i) * sizeof(*tier));
+}
+
+/* It cannot be: as it was, and what is new has to go. */
+static void go_back(MmVM *vm, const char *error)
+{
+    MmTierChange *change = vm->tier_change;
+    MmRecord rec = change->before;
+    uint32_t leaving = 0, i;
+
+    if (change->error) {
+        end_change(vm, change->error);      /* not even that */
+        return;
+    }
+    change->error = g_strdup(error);
+    for (i = 0; i < rec.nr_tiers; i++) {
+        leaving |= (uint32_t)rec.tiers[i].conf.draining <<
+                   rec.tiers[i].conf.number;
+    }
+    for (i = 0; i < vm->rec.nr_tiers && rec.nr_tiers < MM_MAX_TIERS; i++) {
+        const MmRecordTier *tier = &vm->rec.tiers[i];
+
+        if (!is_in(&rec, tier->conf.name)) {
+            rec.tiers[rec.nr_tiers++] = *tier;
+            leaving |= 1u << tier->conf.number;
+        }
+    }
+    go(vm, &rec, leaving);
 }
 
 static const MmMsgQueryReply *answer_to_query(const MmMsg *msg)
@@ -364,7 +405,8 @@ static void added(void *opaque, const MmMsg *msg)
         if (conf->is_new && !(reply->tiers & 1u << conf->number)) {
             g_free(missing);
             missing = g_strdup_printf("tier '%s' could not be made for the VM; "
-                                      "its conditions say why", conf->name);
+                                      "the manager's log says why",
+                                      conf->name);
             forget_tier(vm, i);
         } else {
             conf->is_new = 0;
@@ -373,73 +415,43 @@ static void added(void *opaque, const MmMsg *msg)
     }
     write_record(vm);
     if (missing) {
-        end_change(vm, missing);
+        go_back(vm, missing);
     } else {
         set_phase(vm, PHASE_SETTING);
         mm_vm_tiers_step(vm);
     }
 }
 
-/* The tier that the last SET_TIER was about. */
-static MmMsgStartTier *being_set(MmVM *vm)
-{
-    uint32_t i;
-
-    for (i = 0; i < vm->rec.nr_tiers; i++) {
-        if (!(vm->tier_change->set & 1u << vm->rec.tiers[i].conf.number)) {
-            return &vm->rec.tiers[i].conf;
-        }
-    }
-    return NULL;
-}
-
-static void tier_set(void *opaque, const MmMsg *msg)
+static void draining_set(void *opaque, const MmMsg *msg)
 {
     MmVM *vm = opaque;
     MmTierChange *change = vm->tier_change;
-    MmMsgStartTier *conf = being_set(vm);
     Error *err = NULL;
+    uint32_t i;
 
     change->asked = false;
     if (!msg) {
         later(vm);      /* its pager has died: the next one is told anew */
     } else if (mm_reply_ok(msg, MM_MSG_OK, &err)) {
-        conf->draining = !!(change->leaving & 1u << conf->number);
-        change->set |= 1u << conf->number;
+        for (i = 0; i < vm->rec.nr_tiers; i++) {
+            MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+
+            conf->draining = !!(change->leaving & 1u << conf->number);
+        }
         write_record(vm);
-        mm_vm_tiers_step(vm);
-    } else if (!change->error) {
-        change->error = g_strdup(error_get_pretty(err));
-        change->leaving = change->set = 0;
-        mm_vm_tiers_step(vm);
-    } else {
-        end_change(vm, change->error);
-    }
-    error_free(err);
-}
-
-/* Those that stay come first: they may stand in for the others. */
-static void set_next(MmVM *vm)
-{
-    const MmMsgStartTier *conf = being_set(vm);
-    MmMsgSetTier set;
-
-    if (!conf && vm->tier_change->error) {
-        end_change(vm, vm->tier_change->error);
-        return;
-    }
-    if (!conf) {
         set_phase(vm, PHASE_DRAINING);
         mm_vm_tiers_step(vm);
-        return;
+    } else {
+        go_back(vm, error_get_pretty(err));
+        error_free(err);
     }
-    set = (MmMsgSetTier) {
-        .number = conf->number,
-        .draining = !!(vm->tier_change->leaving & 1u << conf->number),
-        .share = conf->share,
-        .size = conf->size,
-    };
-    if (!ask(vm, MM_MSG_SET_TIER, &set, sizeof(set), tier_set)) {
+}
+
+static void set_draining(MmVM *vm)
+{
+    const MmMsgSetDraining set = { .tiers = vm->tier_change->leaving };
+
+    if (!ask(vm, MM_MSG_SET_DRAINING, &set, sizeof(set), draining_set)) {
         later(vm);
     }
 }
@@ -492,7 +504,7 @@ static void looked(void *opaque, const MmMsg *msg)
         set_phase(vm, PHASE_REMOVING);
         replace_pager(vm);
     } else {
-        end_change(vm, NULL);
+        end_change(vm, vm->tier_change->error);
     }
 }
 
@@ -503,7 +515,9 @@ static void find_unfinished(MmVM *vm)
     bool adding = false;
     uint32_t i;
 
-    change->leaving = change->set = change->old_pager = 0;
+    change->leaving = change->old_pager = 0;
+    change->before = vm->rec;
+    g_clear_pointer(&change->error, g_free);
     for (i = 0; i < vm->rec.nr_tiers; i++) {
         const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
 
@@ -535,7 +549,7 @@ void mm_vm_tiers_step(MmVM *vm)
         }
         break;
     case PHASE_SETTING:
-        set_next(vm);
+        set_draining(vm);
         break;
     case PHASE_DRAINING:
         if (!ask(vm, MM_MSG_QUERY, NULL, 0, looked)) {
@@ -544,7 +558,7 @@ void mm_vm_tiers_step(MmVM *vm)
         break;
     case PHASE_REMOVING:
         if (vm->rec.pager_pid != change->old_pager) {
-            end_change(vm, NULL);
+            end_change(vm, change->error);
         }
         break;
     default:

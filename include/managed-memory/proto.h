@@ -115,6 +115,7 @@ typedef enum MmMsgType {
     MM_MSG_GIVE_UP,
     MM_MSG_AMOUNT,              /* MmMsgAmount */
     MM_MSG_SET_TIER,            /* MmMsgSetTier; answer OK */
+    MM_MSG_SET_DRAINING,        /* MmMsgSetDraining; answer OK */
 
     MM_MSG__MAX
 } MmMsgType;
@@ -272,7 +273,7 @@ typedef enum MmAlgorithm {
 typedef struct MmMsgStartTier {
     uint32_t number;            /* 0..MM_MAX_TIERS-1 */
     uint32_t is_new;            /* 1: it has been in no START before */
-    uint32_t draining;          /* 1: see MmMsgSetTier */
+    uint32_t draining;          /* 1: see MmMsgSetDraining */
     uint32_t kind;              /* MmTierKind */
     uint32_t overcommit;        /* 1: no space is reserved */
     uint32_t algorithm;         /* MmAlgorithm; compressed only */
@@ -285,15 +286,18 @@ typedef struct MmMsgStartTier {
 
 typedef struct MmMsgSetTier {
     uint32_t number;
-    /*
-     * 1: it takes nothing more, and what is in it moves to others.  Refused if
-     * these cannot promise the space for it.
-     */
-    uint32_t draining;
     uint32_t share;             /* as in MmMsgStartTier */
-    uint32_t pad;
     uint64_t size;
 } MmMsgSetTier;
+
+/*
+ * These tiers take nothing more, unless no other can, and what is in them moves
+ * to the others.  Refused, all of it, if these cannot promise the space.
+ */
+typedef struct MmMsgSetDraining {
+    uint32_t tiers;             /* bit per number; others do not drain (now) */
+    uint32_t pad;
+} MmMsgSetDraining;
 
 /* Descriptors of START, in this order; the device may be absent. */
 typedef enum MmStartFd {

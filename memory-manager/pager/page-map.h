@@ -13,7 +13,8 @@
  *                           was (MmVM.epoch)
  *         12-21  version    counts evictions, part of the checksum
  *         22-63  place      the tier's word for where it is, or the low half of
- *                           a fill value; of WRITEBACK, the batch's ticket
+ *                           a fill value; of WRITEBACK, the batch's ticket; of
+ *                           CANDIDATE, whether it is one for a sample only
  *
  * tier and place name the content's place outside memory, and are kept while a
  * page is on its way (FILLING, DROPPING), so that a new pager can tell where

@@ -9,7 +9,7 @@
 #include "torture.h"
 
 #define INTERVAL_MS 400
-#define SWAPPED_INTERVAL_MS 2000
+#define SWAPPED_INTERVAL_MS 4000
 /* Of 400 pages, five standard deviations. */
 #define TOLERANCE 0.125
 
@@ -102,6 +102,31 @@ static void test_swapped(void)
     rig_finish(rig);
 }
 
+/* What an operator wants out goes out, sampled or not. */
+static void test_evict(void)
+{
+    Rig *rig = new_rig(0, 1000 * INTERVAL_MS);
+    const MmMsgAmount all = { .value = 1 * GiB };
+    const FakeRequest rq = {
+        .type = MM_MSG_EVICT, .payload = &all, .len = sizeof(all),
+    };
+    MmMsgQueryReply q = {};
+    MmMsg reply;
+
+    /* the first sample of all that there is has begun by then */
+    load_watch(rig->load, 1500);
+    if (rig_ok(rig) && fake_manager_request(rig->fm, &rq, &reply) == 0) {
+        mm_msg_clear(&reply);
+    }
+    fake_manager_query(rig->fm, &q);
+    if (rig_ok(rig) && q.resident >= 64 * KiB) {
+        verdict_fail(rig->verdict, "EVICT has left %" PRIu64 " bytes in memory",
+                     q.resident);
+    }
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 /* Samples are taken under load, and pagers die in the middle of them. */
 static void test_load(void)
 {
@@ -122,5 +147,6 @@ void torture_add_sample(void)
 {
     g_test_add_func("/torture/sample/resident", test_resident);
     g_test_add_func("/torture/sample/swapped", test_swapped);
+    g_test_add_func("/torture/sample/evict", test_evict);
     g_test_add_func("/torture/sample/load", test_load);
 }

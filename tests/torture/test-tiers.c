@@ -19,7 +19,9 @@
 static Rig *new_rig(uint64_t compressed)
 {
     const RigConfig config = {
-        .pager = { .compressed_size = compressed },
+        .pager = {
+            .binary = torture_test_pager(), .compressed_size = compressed,
+        },
         .stamped_mib = { 16, 4 },
         .words_mib = 2,
         .limit_percent = 25,
@@ -30,16 +32,9 @@ static Rig *new_rig(uint64_t compressed)
     return rig;
 }
 
-/* SET_TIER as the fake manager has it, for this pager as for the next one. */
-static bool set_tier(Rig *rig, unsigned number, bool draining)
+static bool request(Rig *rig, MmMsgType type, const void *payload, size_t len)
 {
-    MmMsgStartTier *tier = fake_manager_tier(rig->fm, number);
-    const MmMsgSetTier set = {
-        .number = number, .draining = draining, .size = tier->size,
-    };
-    const FakeRequest rq = {
-        .type = MM_MSG_SET_TIER, .payload = &set, .len = sizeof(set),
-    };
+    const FakeRequest rq = { .type = type, .payload = payload, .len = len };
     bool ok = false;
     MmMsg reply;
 
@@ -47,10 +42,26 @@ static bool set_tier(Rig *rig, unsigned number, bool draining)
         ok = reply.hdr.type == MM_MSG_OK;
         mm_msg_clear(&reply);
     }
-    if (ok) {
-        tier->draining = draining;
-    }
     return ok;
+}
+
+/* One tier or none, for this pager as for the next one. */
+static bool set_draining(Rig *rig, unsigned number, bool draining)
+{
+    const MmMsgSetDraining set = { .tiers = draining ? 1u << number : 0 };
+
+    if (!request(rig, MM_MSG_SET_DRAINING, &set, sizeof(set))) {
+        return false;
+    }
+    fake_manager_tier(rig->fm, number)->draining = draining;
+    return true;
+}
+
+static bool set_size(Rig *rig, unsigned number, uint64_t size)
+{
+    const MmMsgSetTier set = { .number = number, .size = size };
+
+    return request(rig, MM_MSG_SET_TIER, &set, sizeof(set));
 }
 
 static void expect(Rig *rig, bool ok, const char *what)
@@ -117,12 +128,12 @@ static void test_drain(void)
     load_start(rig->load, &LOAD_MIXED);
     for (i = 0; i < 3; i++) {
         wait_for_content(rig, COMPRESSED_TIER);
-        expect(rig, set_tier(rig, COMPRESSED_TIER, true), "cannot drain");
+        expect(rig, set_draining(rig, COMPRESSED_TIER, true), "cannot drain");
         wait_until_drained(rig, COMPRESSED_TIER, 0);
         load_watch(rig->load, 200);
         expect(rig, content(rig, COMPRESSED_TIER) == 0,
                "a tier that is drained has got something");
-        expect(rig, set_tier(rig, COMPRESSED_TIER, false),
+        expect(rig, set_draining(rig, COMPRESSED_TIER, false),
                "cannot use a tier again");
     }
     wait_for_content(rig, COMPRESSED_TIER);
@@ -145,7 +156,7 @@ static void replace_file(bool busy, unsigned kills)
     }
     fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
     rig_kill_pager(rig);
-    expect(rig, set_tier(rig, FILE_TIER, true), "cannot drain");
+    expect(rig, set_draining(rig, FILE_TIER, true), "cannot drain");
     wait_until_drained(rig, FILE_TIER, kills);
     if (rig_ok(rig)) {
         fake_manager_remove_tier(rig->fm, FILE_TIER);
@@ -170,6 +181,20 @@ static void test_replace_idle(void)
     replace_file(false, 0);
 }
 
+/* The mover is the only one to use the new tier when its first store fails. */
+static void test_replace_error(void)
+{
+    Rig *rig = new_rig(0);
+
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
+    fake_manager_arm(rig->fm, "tier-store:err1=5:1");
+    rig_kill_pager(rig);
+    expect(rig, set_draining(rig, FILE_TIER, true), "cannot drain");
+    wait_until_drained(rig, FILE_TIER, 0);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 static void test_replace_kill(void)
 {
     replace_file(true, 30);
@@ -179,18 +204,18 @@ static void test_refused(void)
 {
     Rig *rig = new_rig(0);
 
-    expect(rig, !set_tier(rig, FILE_TIER, true),
+    expect(rig, !set_draining(rig, FILE_TIER, true),
            "the only tier of a VM could be drained");
     /* too small for what may be swapped out */
     fake_manager_add_tier(rig->fm, ADDED_TIER, 1 * MiB);
     rig_kill_pager(rig);
-    expect(rig, !set_tier(rig, FILE_TIER, true),
+    expect(rig, !set_draining(rig, FILE_TIER, true),
            "a tier could be drained that the others cannot stand in for");
-    fake_manager_tier(rig->fm, FILE_TIER)->size = 1 * MiB;
-    expect(rig, !set_tier(rig, FILE_TIER, false),
+    expect(rig, !set_size(rig, FILE_TIER, 1 * MiB),
            "a file could be made smaller than it is");
-    fake_manager_tier(rig->fm, FILE_TIER)->size = 1 * GiB;
-    expect(rig, set_tier(rig, FILE_TIER, false), "a file cannot be larger");
+    expect(rig, set_size(rig, FILE_TIER, 1 * GiB), "a file cannot be larger");
+    expect(rig, !set_size(rig, MM_MAX_TIERS - 1, 1 * GiB),
+           "a tier that the VM does not have could be made larger");
     load_start(rig->load, &LOAD_MIXED);
     load_watch(rig->load, 300);
     load_stop(rig->load);
@@ -230,6 +255,7 @@ void torture_add_tiers(void)
     g_test_add_func("/torture/tiers/drain", test_drain);
     g_test_add_func("/torture/tiers/replace", test_replace);
     g_test_add_func("/torture/tiers/replace-idle", test_replace_idle);
+    g_test_add_func("/torture/tiers/replace-error", test_replace_error);
     g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
     g_test_add_func("/torture/tiers/refused", test_refused);
     g_test_add_func("/torture/tiers/not-to-be-had", test_not_to_be_had);

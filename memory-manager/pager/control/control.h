@@ -59,12 +59,13 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply);
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp);
 
 /**
- * mm_control_set_draining: whether @tier takes no more, and is emptied
+ * mm_control_set_draining: which tiers take no more, and are emptied
  *
- * Reserves the space for it in the others.
+ * @tiers: bit per number
+ *
+ * Reserves the space for what they have in the others.
  */
-bool mm_control_set_draining(MmVM *vm, MmTier *tier, bool draining,
-                             Error **errp);
+bool mm_control_set_draining(MmVM *vm, uint32_t tiers, Error **errp);
 
 /** mm_control_limit: the limit in bytes that follows from the regions. */
 uint64_t mm_control_limit(const MmVM *vm);

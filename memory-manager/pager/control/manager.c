@@ -18,6 +18,16 @@ static void answer_error(MmControl *c, int sock, int err, const char *text)
     mm_msg_send_error(sock, c->msg->hdr.seq, err, text);
 }
 
+static void answer(MmControl *c, int sock, bool ok, Error *err)
+{
+    if (ok) {
+        mm_msg_send(sock, MM_MSG_OK, c->msg->hdr.seq, NULL, 0, NULL, 0);
+    } else {
+        answer_error(c, sock, EINVAL, error_get_pretty(err));
+        error_free(err);
+    }
+}
+
 static void answer_amount(int sock, uint64_t seq, uint64_t value)
 {
     MmMsgAmount amount = { .value = value };
@@ -79,13 +89,9 @@ static void handle_set_limit(MmControl *c, int sock)
 {
     const MmMsgAmount *amount = (const void *)c->msg->payload;
     Error *err = NULL;
+    bool ok = mm_control_set_limit(c->vm, amount->value, &err);
 
-    if (mm_control_set_limit(c->vm, amount->value, &err)) {
-        mm_msg_send(sock, MM_MSG_OK, c->msg->hdr.seq, NULL, 0, NULL, 0);
-    } else {
-        answer_error(c, sock, EINVAL, error_get_pretty(err));
-        error_free(err);
-    }
+    answer(c, sock, ok, err);
 }
 
 static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
@@ -98,20 +104,24 @@ static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
         return false;
     }
     return tier->ops->resize(tier, set->size, MIN(set->share, 100),
-                             qatomic_read(&vm->total_size), errp) &&
-           mm_control_set_draining(vm, tier, set->draining, errp);
+                             qatomic_read(&vm->total_size), errp);
 }
 
 static void handle_set_tier(MmControl *c, int sock)
 {
     Error *err = NULL;
+    bool ok = set_tier(c->vm, (const void *)c->msg->payload, &err);
 
-    if (set_tier(c->vm, (const void *)c->msg->payload, &err)) {
-        mm_msg_send(sock, MM_MSG_OK, c->msg->hdr.seq, NULL, 0, NULL, 0);
-    } else {
-        answer_error(c, sock, EINVAL, error_get_pretty(err));
-        error_free(err);
-    }
+    answer(c, sock, ok, err);
+}
+
+static void handle_set_draining(MmControl *c, int sock)
+{
+    const MmMsgSetDraining *set = (const void *)c->msg->payload;
+    Error *err = NULL;
+    bool ok = mm_control_set_draining(c->vm, set->tiers, &err);
+
+    answer(c, sock, ok, err);
 }
 
 static void handle_give_up(MmControl *c, int sock)
@@ -297,6 +307,9 @@ void mm_manager_handle(MmControl *c, int sock)
         break;
     case MM_MSG_SET_TIER:
         handle_set_tier(c, sock);
+        break;
+    case MM_MSG_SET_DRAINING:
+        handle_set_draining(c, sock);
         break;
     default:
         answer_error(c, sock, EPROTO, "the pager does not know this command");

@@ -97,29 +97,49 @@ static void wait_until_proven(const MmTier *tier)
     }
 }
 
+/* Bytes of memory that lie in tiers now. */
+static uint64_t content(const MmVM *vm)
+{
+    uint64_t pages = 0;
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        MmTierUsage usage = {};
+
+        vm->tiers[i]->ops->usage(vm->tiers[i], &usage);
+        pages += usage.pages;
+    }
+    return pages * MM_PAGE_SIZE;
+}
+
 /*
  * Space for all that the limit may push out, in the last tier: what is pushed
- * out may end up there, whatever the others take.
+ * out may end up there, whatever the others take.  @at_least: bytes that are to
+ * go there in any case.
  */
-static bool reserve(MmVM *vm, uint64_t limit, Error **errp)
+static bool reserve(MmVM *vm, uint64_t limit, uint64_t at_least, Error **errp)
 {
     uint64_t size = qatomic_read(&vm->total_size);
     MmTier *last = mm_vm_last_tier(vm);
+    uint64_t pushed_out = 0;
     MmLimit l;
 
-    if (limit >= size || !last) {
+    if (limit < size) {
+        /* reclaim goes on down to the low watermark */
+        mm_limit_set(&l, limit / MM_PAGE_SIZE);
+        pushed_out = size - l.low * MM_PAGE_SIZE;
+    }
+    pushed_out = MAX(pushed_out, at_least);
+    if (!pushed_out || !last) {
         return true;
     }
-    /* reclaim goes on down to the low watermark */
-    mm_limit_set(&l, limit / MM_PAGE_SIZE);
     wait_until_proven(last);
-    return last->ops->reserve(last, size - l.low * MM_PAGE_SIZE +
-                                    IN_FLIGHT_BYTES, errp);
+    return last->ops->reserve(last, pushed_out + IN_FLIGHT_BYTES, errp);
 }
 
 static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
 {
-    if (!reserve(vm, bytes, errp)) {
+    if (!reserve(vm, bytes, 0, errp)) {
         return false;
     }
     qatomic_set(&vm->state->limit, bytes);
@@ -132,20 +152,28 @@ static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
     return true;
 }
 
-bool mm_control_set_draining(MmVM *vm, MmTier *tier, bool draining,
-                             Error **errp)
+bool mm_control_set_draining(MmVM *vm, uint32_t tiers, Error **errp)
 {
-    unsigned was = qatomic_xchg(&tier->drain, draining ? MM_DRAIN_GOING
-                                                       : MM_DRAIN_NO);
+    unsigned was[MM_MAX_TIERS];
+    unsigned i;
 
-    if (draining && !mm_vm_last_tier(vm)) {
-        error_setg(errp, "tier '%s' is the only one that the VM has; give it "
-                   "another one first", tier->name);
-    } else if (!draining || reserve(vm, vm->state->limit, errp)) {
+    for (i = 0; i < vm->nr_tiers; i++) {
+        bool drain = tiers & 1u << vm->tiers[i]->number;
+
+        was[i] = qatomic_xchg(&vm->tiers[i]->drain,
+                              drain ? MM_DRAIN_GOING : MM_DRAIN_NO);
+    }
+    if (!mm_vm_last_tier(vm)) {
+        error_setg(errp, "the VM would be left without a tier; give it "
+                   "another one first");
+    } else if (reserve(vm, vm->state->limit, tiers ? content(vm) : 0, errp)) {
         mm_reclaim_wake(vm);
         return true;
     }
-    qatomic_set(&tier->drain, was);
+    for (i = 0; i < vm->nr_tiers; i++) {
+        qatomic_set(&vm->tiers[i]->drain, was[i] == MM_DRAIN_NO
+                    ? MM_DRAIN_NO : MM_DRAIN_GOING);
+    }
     return false;
 }
 

@@ -67,15 +67,21 @@ static bool has_to_drain(MmTier *tier)
     return usage.pages != 0;
 }
 
-/* The tier behind @t that takes content; the last that does if none is. */
+/*
+ * Where content of @t goes first: down, to the tier behind it; what has to
+ * leave in any case, to the one that is filled first.  @t itself if there is
+ * none.
+ */
 static MmTier *next_tier(const MmReclaim *r, unsigned t)
 {
-    while (++t < r->vm->nr_tiers) {
-        if (!mm_tier_draining(r->vm->tiers[t])) {
-            return r->vm->tiers[t];
+    unsigned i = mm_tier_draining(r->vm->tiers[t]) ? 0 : t + 1;
+
+    for (; i < r->vm->nr_tiers; i++) {
+        if (!mm_tier_draining(r->vm->tiers[i])) {
+            return r->vm->tiers[i];
         }
     }
-    return mm_vm_last_tier(r->vm);
+    return r->vm->tiers[t];
 }
 
 /* What tier @t wants to get rid of. */
@@ -84,7 +90,10 @@ static MmAgeing wants(MmReclaim *r, unsigned t, const MmTier *next)
     MmTier *tier = r->vm->tiers[t];
     bool is_last = tier == next;
 
-    if (!mm_tier_ready(r, t) || (!is_last && r->health[next->index].failing)) {
+    /* one that fails is tried again: perhaps nobody else does */
+    if (!mm_tier_ready(r, t) ||
+        (!is_last && r->health[next->index].failing &&
+         clock_ns() - r->health[next->index].failed_ns < REST_NS)) {
         return MM_AGEING_NONE;
     }
     if (mm_tier_draining(tier)) {

@@ -61,6 +61,7 @@ typedef struct MmBatch {
     /* mm_store_step() */
     unsigned tier;              /* index of the one that is tried */
     unsigned next;              /* piece that it is offered next */
+    bool last_resort;           /* tiers that drain are tried, too */
     bool storing;               /* a transfer is under way */
     bool hangs;                 /* and has been for too long */
     uint64_t since_ns;          /* when it began */
@@ -79,7 +80,8 @@ typedef struct MmTierHealth {
     MmTransfer proof;
     bool failing;               /* and an event has said so */
     unsigned hanging;           /* stores that take too long */
-    int write_error;            /* of the last store, or 0 */
+    int write_error;            /* of the last store that failed, or 0 */
+    uint64_t failed_ns;         /* when that was */
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
 
@@ -202,6 +204,9 @@ bool mm_zap_give_up(MmRegion *region, uint64_t page, uint64_t entry);
  * Returns 0, or -errno if QEMU's zap thread is gone.
  */
 int mm_sample_step(MmReclaim *r);
+
+/** mm_sample_abort: let go of the pages of a sample that is under way. */
+void mm_sample_abort(MmReclaim *r);
 
 /** mm_sample_wait_ms: until it has to be called again, -1: for ever */
 int mm_sample_wait_ms(const MmReclaim *r);

@@ -88,6 +88,9 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
 
     r->held = 0;
     r->refused = false;
+    if (evict_wanted(r)) {
+        mm_sample_abort(r);
+    }
     /* those that hung and do not any more, too: nobody waits for them below */
     *evicted = mm_writeback_reap(r);
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
@@ -110,6 +113,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
         } else {
             turns++;
             ret = 1;
+            mm_sample_abort(r);
             /* of one turn, whole, counts what DMA holds */
             if (turns < STUCK_TURNS) {
                 r->held = 0;

@@ -11,12 +11,19 @@
  * interval; who asks works out the error (memory-manager/working-set.c).
  *
  * A sampled page is CANDIDATE, as one that may be evicted, but not in the fifo:
- * it stays in memory meanwhile.  Its age is not changed by us.
+ * it stays in memory meanwhile.  Its age is not changed by us.  If memory is
+ * needed that cannot be had otherwise, or by the operator's word, the sample is
+ * given up.
  */
 #include "qemu/osdep.h"
 #include "../region.h"
 #include "reclaim-internal.h"
 
+/*
+ * In the place bits of a sampled page: one that has been touched, and has become
+ * a candidate for eviction since then, is not taken for it.
+ */
+#define SAMPLED 1
 /* When to look again whether the VM has got memory. */
 #define NO_MEMORY_NS 1000000000ULL
 
@@ -37,7 +44,9 @@ static void take(MmReclaim *r, MmRegion *region, uint64_t page, MmZap *zap)
 {
     MmSamplePage *p = &r->sample.p[r->sample.nr];
     uint64_t entry = mm_map_get(&region->map, page);
-    uint64_t candidate = mm_entry_with_state(entry, MM_PAGE_CANDIDATE);
+    uint64_t candidate = mm_entry_at(mm_entry_with_state(entry,
+                                                         MM_PAGE_CANDIDATE),
+                                     MM_TIER_NONE, SAMPLED);
 
     *p = (MmSamplePage) { .region = region->id, .page = page, .entry = entry };
     switch (mm_entry_state(entry)) {
@@ -115,7 +124,7 @@ static bool has_come_back(MmRegion *region, const MmSamplePage *p)
     uint64_t entry = mm_map_get(&region->map, p->page);
 
     if (p->zapped) {
-        /* nobody but a fault takes it, as it is not in the fifo */
+        /* nobody but a fault takes it, as it is not in the fifo: put it back */
         return entry != p->entry ||
                !mm_zap_give_up(region, p->page, entry);
     }
@@ -170,9 +179,20 @@ static void end(MmReclaim *r)
     sample->nr = 0;
 }
 
+void mm_sample_abort(MmReclaim *r)
+{
+    MmSample *sample = &r->sample;
+    unsigned i;
+
+    for (i = 0; i < sample->nr; i++) {
+        was_touched(r, &sample->p[i]);
+    }
+    sample->nr = 0;
+}
+
 static bool may_sample(const MmReclaim *r)
 {
-    return r->vm->sample_interval_ns &&
+    return r->vm->sample_interval_ns && !qatomic_read(&r->evicting) &&
            qatomic_load_acquire(&r->vm->scan_done) &&
            !qatomic_read(&r->vm->reclaim_rests);
 }

@@ -17,6 +17,8 @@
 #define STORE_HANGS_NS 1000000000ULL
 /* How long a tier that has failed is passed over. */
 #define REST_NS 1000000000ULL
+/* Writes work again if none has failed for so long. */
+#define QUIET_NS 300000000ULL
 
 static uint64_t clock_ns(void)
 {
@@ -57,6 +59,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
 
     health->rest_until_ns = is_last(r, t) ? 0 : clock_ns() + REST_NS;
     health->write_error = err;
+    health->failed_ns = clock_ns();
     if (health->failing) {
         return;
     }
@@ -71,10 +74,15 @@ static void failed(MmReclaim *r, unsigned t, int err)
 
 static void worked(MmReclaim *r, unsigned t)
 {
-    r->health[t].write_error = 0;
     if (!r->health[t].failing) {
         return;
     }
+    /* one page that has found room is no end of it, an answer after all is */
+    if (r->health[t].write_error != ETIMEDOUT &&
+        clock_ns() - r->health[t].failed_ns < QUIET_NS) {
+        return;
+    }
+    r->health[t].write_error = 0;
     r->health[t].failing = false;
     if (mm_vm_io_failing(r->vm, MM_IO_WRITE(t), false)) {
         mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
@@ -143,10 +151,15 @@ static void collect_run(MmBatch *b, unsigned max)
     }
 }
 
-static void next_tier(MmBatch *b)
+/* If all are full, rather a tier that drains than a guest that stands still. */
+static void next_tier(MmReclaim *r, MmBatch *b)
 {
     b->tier++;
     b->next = 0;
+    if (b->tier == r->vm->nr_tiers && !b->last_resort && !b->moving) {
+        b->last_resort = true;
+        b->tier = 0;
+    }
 }
 
 /* A tier has not taken a run. */
@@ -159,7 +172,7 @@ static void refused(MmReclaim *r, MmBatch *b, int err)
                                          !ops->spills))) {
         failed(r, b->tier, err);
     }
-    next_tier(b);
+    next_tier(r, b);
 }
 
 static void hang(MmReclaim *r, MmBatch *b, bool hangs)
@@ -226,16 +239,20 @@ static void store_run(MmReclaim *r, MmBatch *b)
 }
 
 /* What waits for a tier that hangs is not joined by others. */
-static bool usable(MmReclaim *r, unsigned t)
+static bool usable(MmReclaim *r, const MmBatch *b)
 {
-    return !mm_tier_draining(r->vm->tiers[t]) && mm_tier_ready(r, t) &&
-           !r->health[t].hanging &&
+    unsigned t = b->tier;
+    MmDrain drain = qatomic_read(&r->vm->tiers[t]->drain);
+
+    return (b->last_resort ? drain == MM_DRAIN_GOING : drain == MM_DRAIN_NO) &&
+           mm_tier_ready(r, t) && !r->health[t].hanging &&
            r->health[t].rest_until_ns <= clock_ns();
 }
 
 void mm_store_begin(MmBatch *b, unsigned first)
 {
     b->tier = first;
+    b->last_resort = false;
     b->next = 0;
     b->storing = false;
     b->hangs = false;
@@ -245,13 +262,13 @@ bool mm_store_step(MmReclaim *r, MmBatch *b)
 {
     while (!b->storing && b->tier < r->vm->nr_tiers) {
         b->run_nr = 0;
-        if (usable(r, b->tier)) {
+        if (usable(r, b)) {
             collect_run(b, r->vm->tiers[b->tier]->ops->max_pages);
         }
         if (b->run_nr) {
             store_run(r, b);
         } else {
-            next_tier(b);
+            next_tier(r, b);
         }
     }
     if (b->storing && !b->hangs &&

@@ -34,7 +34,8 @@ void mm_zap_add(MmZap *zap, uint32_t region, uint64_t page)
 
 bool mm_zap_give_up(MmRegion *region, uint64_t page, uint64_t entry)
 {
-    uint64_t ours = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
+    uint64_t ours = mm_entry_at(mm_entry_with_state(entry, MM_PAGE_WRITEBACK),
+                                MM_TIER_NONE, 0);
 
     return mm_map_cas(&region->map, page, entry, ours) &&
            mm_map_cas(&region->map, page, ours,
