@@ -82,6 +82,7 @@ typedef struct MmTierHealth {
     unsigned hanging;           /* stores that take too long */
     int write_error;            /* of the last store that failed, or 0 */
     uint64_t failed_ns;         /* when that was */
+    bool works;                 /* a store has worked since then */
     uint64_t rest_until_ns;     /* not tried before */
 } MmTierHealth;
 
@@ -265,6 +266,9 @@ void mm_store_begin(MmBatch *b, unsigned first);
 
 /** mm_store_step: go on; true when everything has been tried. */
 bool mm_store_step(MmReclaim *r, MmBatch *b);
+
+/** mm_store_look: say which tiers work again; true if to look again soon. */
+bool mm_store_look(MmReclaim *r);
 
 /** mm_store_is_fill: is a page one value throughout?  It is its place, then. */
 bool mm_store_is_fill(MmPiece *p);

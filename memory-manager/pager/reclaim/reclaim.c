@@ -281,7 +281,8 @@ static void *reclaim_thread(void *opaque)
             if (mm_sample_step(r) < 0) {
                 return zap_lost(r);
             }
-            rest(r, ready && !r->told_stuck && !busy(r) && !mm_move_wanted(r)
+            rest(r, ready && !r->told_stuck && !busy(r) && !mm_store_look(r) &&
+                    !mm_move_wanted(r)
                     ? mm_sample_wait_ms(r) : LOOK_REST_MS);
             continue;
         }
@@ -293,6 +294,7 @@ static void *reclaim_thread(void *opaque)
             }
             sum += evicted;
         } while (evicted && qatomic_read(&r->urged) && sum < URGE_PAGES);
+        mm_store_look(r);
         /* and while reclaim is to rest, it is not tried at all */
         account(r, sum, all && !qatomic_read(&r->vm->reclaim_rests));
         tell_unstuck(r);

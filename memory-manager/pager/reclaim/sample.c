@@ -20,8 +20,8 @@
 #include "reclaim-internal.h"
 
 /*
- * In the place bits of a sampled page: one that has been touched, and has become
- * a candidate for eviction since then, is not taken for it.
+ * In the place bits of a sampled page: one that has been touched, and has
+ * become a candidate for eviction since then, is not taken for it.
  */
 #define SAMPLED 1
 /* When to look again whether the VM has got memory. */

@@ -60,6 +60,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
     health->rest_until_ns = is_last(r, t) ? 0 : clock_ns() + REST_NS;
     health->write_error = err;
     health->failed_ns = clock_ns();
+    health->works = false;
     if (health->failing) {
         return;
     }
@@ -72,22 +73,40 @@ static void failed(MmReclaim *r, unsigned t, int err)
                 is_last(r, t) ? "stay where they are" : "go to the next tier");
 }
 
-static void worked(MmReclaim *r, unsigned t)
+/* One page that has found room is no end of it, an answer after all is. */
+static void look(MmReclaim *r, unsigned t)
 {
-    if (!r->health[t].failing) {
+    MmTierHealth *health = &r->health[t];
+
+    if (!health->failing || !health->works ||
+        (health->write_error != ETIMEDOUT &&
+         clock_ns() - health->failed_ns < QUIET_NS)) {
         return;
     }
-    /* one page that has found room is no end of it, an answer after all is */
-    if (r->health[t].write_error != ETIMEDOUT &&
-        clock_ns() - r->health[t].failed_ns < QUIET_NS) {
-        return;
-    }
-    r->health[t].write_error = 0;
-    r->health[t].failing = false;
+    health->write_error = 0;
+    health->failing = false;
     if (mm_vm_io_failing(r->vm, MM_IO_WRITE(t), false)) {
         mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
                     "tier '%s' can be written again", r->vm->tiers[t]->name);
     }
+}
+
+static void worked(MmReclaim *r, unsigned t)
+{
+    r->health[t].works = true;
+    look(r, t);
+}
+
+bool mm_store_look(MmReclaim *r)
+{
+    bool later = false;
+    unsigned t;
+
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        look(r, t);
+        later |= r->health[t].failing && r->health[t].works;
+    }
+    return later;
 }
 
 static void transfer_done(MmTierIO *io)
