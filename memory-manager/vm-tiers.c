@@ -68,7 +68,7 @@ struct MmTierChange {
     uint32_t leaving;           /* SETTING: bit per number: to be drained */
     uint32_t old_pager;         /* ADDING, REMOVING: the one to be replaced */
     char *error;                /* why it goes back, or NULL */
-    bool asked;                 /* the pager has not answered yet */
+    uint64_t asked;             /* number of the request under way, or 0 */
     bool operation;             /* not if a restarted manager goes on with it */
 };
 
@@ -259,6 +259,13 @@ static bool same_tiers(const MmRecord *a, const MmRecord *b)
     return a->nr_tiers == b->nr_tiers;
 }
 
+/* The rest of a record tells of the pager, which changes on the way. */
+static void copy_tiers(MmRecord *to, const MmRecord *from)
+{
+    to->nr_tiers = from->nr_tiers;
+    memcpy(to->tiers, from->tiers, sizeof(to->tiers));
+}
+
 static void replace_pager(MmVM *vm)
 {
     vm->tier_change->old_pager = vm->rec.pager_pid;
@@ -278,7 +285,7 @@ static void go(MmVM *vm, const MmRecord *rec, uint32_t leaving)
         if (vm->tier_change->phase != PHASE_ADDING) {
             set_phase(vm, PHASE_ADDING);
         }
-        vm->rec = *rec;
+        copy_tiers(&vm->rec, rec);
         write_record(vm);
         replace_pager(vm);
     }
@@ -314,6 +321,11 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
         set_phase(vm, PHASE_NONE);
     }
     timer_del(change->timer);
+    if (change->asked) {
+        /* what it was asked for is not of interest any more */
+        mm_link_forget(vm->link, change->asked);
+        change->asked = 0;
+    }
     change->operation = true;
     change->before = vm->rec;
     g_clear_pointer(&change->error, g_free);
@@ -374,10 +386,9 @@ static const MmMsgQueryReply *answer_to_query(const MmMsg *msg)
 static bool ask(MmVM *vm, MmMsgType type, const void *payload, size_t len,
                 MmReplyFn *fn)
 {
-    vm->tier_change->asked =
-        mm_vm_connect(vm, NULL) &&
-        mm_link_request(vm->link, type, payload, len, fn, vm, NULL);
-    return vm->tier_change->asked;
+    vm->tier_change->asked = mm_vm_connect(vm, NULL)
+        ? mm_link_request(vm->link, type, payload, len, fn, vm, NULL) : 0;
+    return vm->tier_change->asked != 0;
 }
 
 static void later(MmVM *vm)
@@ -394,7 +405,7 @@ static void added(void *opaque, const MmMsg *msg)
     MmVM *vm = opaque;
     uint32_t i = 0;
 
-    vm->tier_change->asked = false;
+    vm->tier_change->asked = 0;
     if (!reply) {
         later(vm);
         return;
@@ -429,7 +440,7 @@ static void draining_set(void *opaque, const MmMsg *msg)
     Error *err = NULL;
     uint32_t i;
 
-    change->asked = false;
+    change->asked = 0;
     if (!msg) {
         later(vm);      /* its pager has died: the next one is told anew */
     } else if (mm_reply_ok(msg, MM_MSG_OK, &err)) {
@@ -496,7 +507,7 @@ static void looked(void *opaque, const MmMsg *msg)
     const MmMsgQueryReply *reply = answer_to_query(msg);
     MmVM *vm = opaque;
 
-    vm->tier_change->asked = false;
+    vm->tier_change->asked = 0;
     if (!reply || !all_drained(vm, reply)) {
         later(vm);
     } else if (remove_drained(vm)) {

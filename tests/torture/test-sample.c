@@ -41,26 +41,58 @@ static void touch(Rig *rig, int i)
     }
 }
 
-/* The next sample that begins and ends from now on, in use of some regions. */
+/* One use of all that is used, in us. */
+typedef struct Pass {
+    int64_t begin, end;
+} Pass;
+
+static Pass use(Rig *rig, bool large, bool small)
+{
+    Pass pass = { .begin = torture_now_us() };
+
+    if (large) {
+        touch(rig, LARGE);
+    }
+    if (small) {
+        touch(rig, SMALL);
+    }
+    pass.end = torture_now_us();
+    return pass;
+}
+
+/* Only then is it known what the sample has to find: hosts may be busy. */
+static bool has_all(const GArray *passes, int64_t begin, int64_t end)
+{
+    unsigned i;
+
+    for (i = 0; i < passes->len; i++) {
+        const Pass *pass = &g_array_index(passes, Pass, i);
+
+        if (pass->begin >= begin && pass->end <= end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The next sample from now on during which some regions were used. */
 static double next_share(Rig *rig, bool large, bool small)
 {
-    int64_t begin = torture_now_us(), now;
+    g_autoptr(GArray) passes = g_array_new(false, false, sizeof(Pass));
+    int64_t first = torture_now_us(), begin, end;
     MmMsgQueryReply q = {};
 
     while (rig_ok(rig)) {
-        if (large) {
-            touch(rig, LARGE);
-        }
-        if (small) {
-            touch(rig, SMALL);
-        }
+        Pass pass = use(rig, large, small);
+
+        g_array_append_val(passes, pass);
         fake_manager_query(rig->fm, &q);
-        now = torture_now_us();
-        if (q.sample.pages && now - (int64_t)((q.sample.age_ns +
-                                      q.sample.interval_ns) / 1000) > begin) {
+        end = torture_now_us() - (int64_t)(q.sample.age_ns / 1000);
+        begin = end - (int64_t)(q.sample.interval_ns / 1000);
+        if (q.sample.pages && begin > first && has_all(passes, begin, end)) {
             break;
         }
-        if (now - begin > 60 * 1000 * 1000) {
+        if (torture_now_us() - first > 60 * 1000 * 1000) {
             verdict_fail(rig->verdict, "no sample within a minute");
         }
         g_usleep(20000);

@@ -53,8 +53,9 @@ bool mm_move_wanted(const MmReclaim *r)
 }
 
 /*
- * Is something left in it?  If not, that is so for good: we do not allocate
- * places in it any more, and all that a former pager has used were claimed.
+ * Is something left in it?  If not, that is so for good: only this thread
+ * allocates places, from now on none in it, and all that a former pager has used
+ * were claimed.
  */
 static bool has_to_drain(MmTier *tier)
 {

@@ -103,6 +103,7 @@ static int begin(MmReclaim *r)
     uint64_t numbers[MM_SAMPLE_PAGES];
     MmZap zap = {};
     unsigned i;
+    int ret;
 
     QEMU_BUILD_BUG_ON(MM_SAMPLE_PAGES > MM_ZAP_PAGES);
     sample->nr = 0;
@@ -115,7 +116,11 @@ static int begin(MmReclaim *r)
     g_qsort_with_data(numbers, pages ? MM_SAMPLE_PAGES : 0, sizeof(numbers[0]),
                       by_number, NULL);
     take_all(r, numbers, pages ? MM_SAMPLE_PAGES : 0, &zap);
-    return zap.nr_pages ? MIN(mm_zap_send(r, &zap), 0) : 0;
+    ret = zap.nr_pages ? mm_zap_send(r, &zap) : 1;
+    if (!ret) {
+        sample->nr = 0;     /* nothing would be told from the rest */
+    }
+    return MIN(ret, 0);
 }
 
 /* Was it touched since it was chosen? */
