@@ -54,8 +54,8 @@ bool mm_move_wanted(const MmReclaim *r)
 
 /*
  * Is something left in it?  If not, that is so for good: only this thread
- * allocates places, from now on none in it, and all that a former pager has used
- * were claimed.
+ * allocates places, from now on none in it, and all that a former pager has
+ * used were claimed.
  */
 static bool has_to_drain(MmTier *tier)
 {
