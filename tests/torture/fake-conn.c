@@ -26,16 +26,32 @@ static uint64_t next_seq(FakeQemu *fq)
     return qatomic_fetch_inc(&fq->seq) + 1;
 }
 
+/* False if the VM stops: nobody would shut the new connection down. */
+static bool replace_sock(FakeQemu *fq, int sock)
+{
+    QEMU_LOCK_GUARD(&fq->lock);
+    if (fq->stopping) {
+        return false;
+    }
+    if (fq->sock >= 0) {
+        close(fq->sock);
+    }
+    fq->sock = sock;
+    return true;
+}
+
 bool fake_qemu_connect(FakeQemu *fq, bool resume, Error **errp)
 {
     struct timeval timeout = { .tv_sec = RESUME_TIMEOUT_MS / 1000 };
     int pair[2];
 
-    if (fq->sock >= 0) {
-        close(fq->sock);
-    }
     g_assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
-    fq->sock = pair[0];
+    if (!replace_sock(fq, pair[0])) {
+        error_setg(errp, "the VM stops");
+        close(pair[0]);
+        close(pair[1]);
+        return false;
+    }
     /* a pager that does not read must not hang us */
     setsockopt(fq->sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     return fake_manager_start(fq->fm, pair[1], resume, next_seq(fq), errp);

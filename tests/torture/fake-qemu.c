@@ -404,9 +404,9 @@ void fake_qemu_stop(FakeQemu *fq)
             return;
         }
         fq->stopping = true;
-    }
-    if (fq->sock >= 0) {
-        shutdown(fq->sock, SHUT_RDWR);
+        if (fq->sock >= 0) {
+            shutdown(fq->sock, SHUT_RDWR);
+        }
     }
     fake_qemu_join_threads(fq);
     if (fq->sock >= 0) {
