@@ -14,7 +14,7 @@
  *         12-21  version    counts evictions, part of the checksum
  *         22-63  place      the tier's word for where it is, or the low half of
  *                           a fill value; of WRITEBACK, the batch's ticket; of
- *                           CANDIDATE, whether it is one for a sample only
+ *                           CANDIDATE, MM_PLACE_SAMPLED or nothing
  *
  * tier and place name the content's place outside memory, and are kept while a
  * page is on its way (FILLING, DROPPING), so that a new pager can tell where
@@ -101,6 +101,8 @@ typedef enum MmPageClass {
 #define MM_AGE_MAX 15
 #define MM_PLACE_BITS 42
 #define MM_PLACE_MAX ((1ULL << MM_PLACE_BITS) - 1)
+/* Of a CANDIDATE: it is one for a sample, and stays in memory meanwhile. */
+#define MM_PLACE_SAMPLED 1
 
 typedef struct MmPageMap {
     /* fixed after mm_map_open() */

@@ -28,7 +28,8 @@ static const unsigned legal[STATE_VALUES] = {
     [MM_PAGE_FILLING] = S(RESIDENT) | S(SWAPPED) | S(NEVER) | S(LOST),
     [MM_PAGE_RESIDENT] = S(RESIDENT) | S(CANDIDATE) | S(MAPPING) |
                          S(DISCARDING),
-    [MM_PAGE_CANDIDATE] = S(MAPPING) | S(WRITEBACK) | S(DISCARDING),
+    [MM_PAGE_CANDIDATE] = S(CANDIDATE) | S(MAPPING) | S(WRITEBACK) |
+                          S(DISCARDING),
     [MM_PAGE_MAPPING] = S(RESIDENT) | S(LOST),
     [MM_PAGE_WRITEBACK] = S(MAPPING) | S(DROPPING) | S(DISCARDING) |
                           S(RESIDENT) | S(LOST),

@@ -121,7 +121,7 @@ typedef struct MmZap {
 typedef struct MmSamplePage {
     uint32_t region;            /* id */
     bool touched;               /* known at once */
-    bool zapped;                /* for the sample */
+    bool ours;                  /* CANDIDATE, MM_PLACE_SAMPLED: entry */
     uint64_t page;
     uint64_t entry;             /* as it was left */
 } MmSamplePage;

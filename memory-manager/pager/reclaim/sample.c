@@ -10,20 +10,15 @@
  * share that was touched, of the VM's memory, is the working set of the
  * interval; who asks works out the error (memory-manager/working-set.c).
  *
- * A sampled page is CANDIDATE, as one that may be evicted, but not in the fifo:
- * it stays in memory meanwhile.  Its age is not changed by us.  If memory is
- * needed that cannot be had otherwise, or by the operator's word, the sample is
- * given up.
+ * A sampled page is CANDIDATE, as one that may be evicted, but the fifo passes
+ * it over: it stays in memory meanwhile.  Its age is not changed by us.  If
+ * memory is needed that cannot be had otherwise, or by the operator's word, the
+ * sample is given up.
  */
 #include "qemu/osdep.h"
 #include "../region.h"
 #include "reclaim-internal.h"
 
-/*
- * In the place bits of a sampled page: one that has been touched, and has
- * become a candidate for eviction since then, is not taken for it.
- */
-#define SAMPLED 1
 /* When to look again whether the VM has got memory. */
 #define NO_MEMORY_NS 1000000000ULL
 
@@ -39,42 +34,55 @@ static int by_number(const void *a, const void *b, void *unused)
     return x < y ? -1 : x > y;
 }
 
+/* Present, and to be unmapped, unless somebody uses it right now. */
+static void take_present(MmRegion *region, MmSamplePage *p, MmZap *zap)
+{
+    uint64_t candidate = mm_entry_with_state(p->entry, MM_PAGE_CANDIDATE);
+    bool zapped = mm_entry_state(p->entry) == MM_PAGE_CANDIDATE;
+
+    candidate = mm_entry_at(candidate, MM_TIER_NONE, MM_PLACE_SAMPLED);
+    /* what a device uses is in use, whether vCPUs touch it or not */
+    p->touched = mm_region_dma_held(region, p->page) ||
+                 !mm_map_cas(&region->map, p->page, p->entry, candidate);
+    if (p->touched) {
+        return;
+    }
+    p->ours = true;
+    p->entry = candidate;
+    if (!zapped) {
+        mm_zap_add(zap, region->id, p->page);
+    }
+}
+
 /* One page of the sample; into @zap if only that tells whether it is used. */
 static void take(MmReclaim *r, MmRegion *region, uint64_t page, MmZap *zap)
 {
-    MmSamplePage *p = &r->sample.p[r->sample.nr];
-    uint64_t entry = mm_map_get(&region->map, page);
-    uint64_t candidate = mm_entry_at(mm_entry_with_state(entry,
-                                                         MM_PAGE_CANDIDATE),
-                                     MM_TIER_NONE, SAMPLED);
+    MmSamplePage *p = &r->sample.p[r->sample.nr++];
 
-    *p = (MmSamplePage) { .region = region->id, .page = page, .entry = entry };
-    switch (mm_entry_state(entry)) {
+    *p = (MmSamplePage) {
+        .region = region->id, .page = page,
+        .entry = mm_map_get(&region->map, page),
+    };
+    switch (mm_entry_state(p->entry)) {
+    case MM_PAGE_RESIDENT:
+    case MM_PAGE_CANDIDATE:
+        take_present(region, p, zap);
+        break;
     case MM_PAGE_NEVER:
     case MM_PAGE_SWAPPED:
     case MM_PAGE_LOST:
-        break;
-    case MM_PAGE_RESIDENT:
-        /* what a device uses is in use, whether vCPUs touch it or not */
-        p->touched = mm_region_dma_held(region, page) ||
-                     !mm_map_cas(&region->map, page, entry, candidate);
-        if (!p->touched) {
-            p->zapped = true;
-            p->entry = candidate;
-            mm_zap_add(zap, region->id, page);
-        }
-        break;
-    case MM_PAGE_CANDIDATE:
     case MM_PAGE_WRITEBACK:
     case MM_PAGE_DROPPING:
-        break;      /* zapped already: only a fault changes it for good */
+        break;      /* not mapped: only a fault brings it back */
     default:
         p->touched = true;
     }
-    r->sample.nr++;
 }
 
-/* The pages with these numbers, counted over all regions; they are sorted. */
+/*
+ * The pages with these numbers, counted over all regions; they are sorted.
+ * One that has been drawn twice counts once.
+ */
 static void take_all(MmReclaim *r, const uint64_t *numbers, unsigned nr,
                      MmZap *zap)
 {
@@ -89,7 +97,9 @@ static void take_all(MmReclaim *r, const uint64_t *numbers, unsigned nr,
             continue;
         }
         for (; i < nr && numbers[i] - first < region->nr_pages; i++) {
-            take(r, region, numbers[i] - first, zap);
+            if (!i || numbers[i] != numbers[i - 1]) {
+                take(r, region, numbers[i] - first, zap);
+            }
         }
         first += region->nr_pages;
         mm_region_put(r->vm, region);
@@ -118,9 +128,21 @@ static int begin(MmReclaim *r)
     take_all(r, numbers, pages ? MM_SAMPLE_PAGES : 0, &zap);
     ret = zap.nr_pages ? mm_zap_send(r, &zap) : 1;
     if (!ret) {
-        sample->nr = 0;     /* nothing would be told from the rest */
+        mm_sample_abort(r);     /* nothing would be told from the rest */
     }
     return MIN(ret, 0);
+}
+
+/* How often a page has come in: more than before if it is out again, too. */
+static unsigned times_in(uint64_t entry)
+{
+    switch (mm_entry_state(entry)) {
+    case MM_PAGE_CANDIDATE:
+    case MM_PAGE_WRITEBACK:
+        return mm_entry_version(entry) + 1;
+    default:
+        return mm_entry_version(entry);
+    }
 }
 
 /* Was it touched since it was chosen? */
@@ -128,8 +150,8 @@ static bool has_come_back(MmRegion *region, const MmSamplePage *p)
 {
     uint64_t entry = mm_map_get(&region->map, p->page);
 
-    if (p->zapped) {
-        /* nobody but a fault takes it, as it is not in the fifo: put it back */
+    if (p->ours) {
+        /* nobody but a fault takes it: put it back */
         return entry != p->entry ||
                !mm_zap_give_up(region, p->page, entry);
     }
@@ -139,10 +161,7 @@ static bool has_come_back(MmRegion *region, const MmSamplePage *p)
     case MM_PAGE_MAPPING:
         return true;
     default:
-        /* in, and out again; what was about to leave has just left */
-        return mm_entry_version(entry) != mm_entry_version(p->entry) &&
-               (mm_entry_state(p->entry) == MM_PAGE_SWAPPED ||
-                mm_entry_state(p->entry) == MM_PAGE_NEVER);
+        return times_in(entry) != times_in(p->entry);
     }
 }
 

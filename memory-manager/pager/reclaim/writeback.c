@@ -59,7 +59,8 @@ static void collect(MmReclaim *r, MmBatch *b)
             continue;   /* removed since, perhaps replaced */
         }
         entry = mm_map_get(&b->region->map, c->page);
-        if (mm_entry_state(entry) == MM_PAGE_CANDIDATE) {
+        if (mm_entry_state(entry) == MM_PAGE_CANDIDATE &&
+            mm_entry_place(entry) != MM_PLACE_SAMPLED) {
             uint64_t claimed = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
 
             claimed = mm_entry_at(claimed, MM_TIER_NONE, r->ticket);
