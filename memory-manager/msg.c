@@ -63,6 +63,8 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_AMOUNT] = { "AMOUNT", sizeof(MmMsgAmount), 0, 0 },
     [MM_MSG_SET_TIER] = { "SET_TIER", sizeof(MmMsgSetTier), 0, 0 },
     [MM_MSG_SET_DRAINING] = { "SET_DRAINING", sizeof(MmMsgSetDraining), 0, 0 },
+    [MM_MSG_SET_IO_LIMITS] = { "SET_IO_LIMITS", sizeof(MmMsgSetIOLimits),
+                               0, 0 },
 };
 
 QEMU_BUILD_BUG_ON(sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange) >

@@ -94,6 +94,8 @@ static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
     out->vm_share = conf->share;
     out->overcommit = conf->overcommit;
     out->active = active;
+    out->throttling = mm_io_throttle_describe(&conf->io);
+    out->has_throttling = out->throttling;
     return out;
 }
 

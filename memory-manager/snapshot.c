@@ -13,6 +13,7 @@
 #include "qapi/error.h"
 #include "qemu/coroutine.h"
 #include "qemu/main-loop.h"
+#include "io-throttle.h"
 #include "latency.h"
 #include "vm.h"
 #include "working-set.h"
@@ -200,6 +201,8 @@ static ManagedVMTierList *describe_tiers(const MmRecord *rec,
         tier->content = reply->tier_content[conf->number];
         tier->used = reply->tier_used[conf->number];
         tier->size = reply->tier_size[conf->number];
+        tier->throttling = mm_io_throttle_describe(&conf->io);
+        tier->has_throttling = tier->throttling;
         QAPI_LIST_APPEND(tail, tier);
     }
     return list;
@@ -254,6 +257,7 @@ static ManagedVMPages *describe_pages(const MmStats *stats)
     out->moved = stats->pages_moved;
     out->discarded = stats->pages_discarded;
     out->lost = stats->pages_lost;
+    out->throttled = stats->io_put_off;
     return out;
 }
 

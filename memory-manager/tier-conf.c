@@ -52,6 +52,26 @@ QemuOptsList mm_tier_opts = {
             .help = "last tier: do not reserve space when a VM attaches "
                     "(default: off)",
         },
+        {
+            .name = "throttling.bps-total",
+            .type = QEMU_OPT_SIZE,
+            .help = "file: most bytes per second that one VM reads and writes "
+                    "(default: no limit)",
+        }, {
+            .name = "throttling.bps-total-max",
+            .type = QEMU_OPT_SIZE,
+            .help = "file: most bytes at once after a pause (default: a tenth "
+                    "of a second's)",
+        }, {
+            .name = "throttling.iops-total",
+            .type = QEMU_OPT_NUMBER,
+            .help = "file: most operations per second (default: no limit)",
+        }, {
+            .name = "throttling.iops-total-max",
+            .type = QEMU_OPT_NUMBER,
+            .help = "file: most operations at once after a pause (default: a "
+                    "tenth of a second's)",
+        },
         { /* end of list */ }
     },
 };
@@ -145,9 +165,10 @@ static bool parse_compressed(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
     ERRP_GUARD();
 
-    if (qemu_opt_get(o, "path")) {
-        error_setg(errp, "tier '%s' is in memory and has no path", tier->name);
-        error_append_hint(errp, "Leave out path=, or use a tier of type "
+    if (qemu_opt_get(o, "path") || mm_io_throttle_any(&tier->io)) {
+        error_setg(errp, "tier '%s' is in memory and has no %s", tier->name,
+                   qemu_opt_get(o, "path") ? "path" : "I/O to be throttled");
+        error_append_hint(errp, "Leave that out, or use a tier of type "
                           "'file'.\n");
         return false;
     }
@@ -175,6 +196,7 @@ static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
     return parse_kind(tier, qemu_opt_get(o, "type") ?: "file", errp) &&
            parse_name(tier, qemu_opt_get(o, "name"), errp) &&
            (!size || parse_size(tier, size, errp)) &&
+           mm_io_throttle_from_opts(&tier->io, o, errp) &&
            (tier->kind == MM_TIER_KIND_FILE
             ? parse_file : parse_compressed)(tier, o, errp);
 }
@@ -218,8 +240,9 @@ void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
     o = qemu_opts_parse(&mm_tier_opts, arg, true, &err);
     if (!o) {
         error_reportf_err(err, "--tier %s: ", arg);
-        error_printf("Its parameters are type, name, path, size, algorithm "
-                     "and overcommit; --tier help explains them.\n");
+        error_printf("Its parameters are type, name, path, size, algorithm, "
+                     "overcommit and throttling.*; --tier help explains "
+                     "them.\n");
         exit(EXIT_FAILURE);
     }
     if (!mm_tier_from_opts(&tiers[*nr], o, &err)) {
@@ -347,6 +370,7 @@ void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
         .algorithm = tier->algorithm,
         .share = tier->vm_share,
         .size = tier->vm_size,
+        .io = tier->io,
     };
     pstrcpy(out->name, sizeof(out->name), tier->name);
     if (tier->dirfd >= 0 && fstat(tier->dirfd, &st) == 0) {

@@ -43,7 +43,8 @@ static void set_opt(QemuOpts *o, const char *key, const char *value)
 /* One place knows what a tier's parameters mean, whoever gives them. */
 static bool parse(MmTierConf *tier, const char *name, const char *type,
                   const char *path, const char *size, const char *algorithm,
-                  bool overcommit, Error **errp)
+                  bool overcommit, const ManagedIOThrottle *throttling,
+                  Error **errp)
 {
     QemuOpts *o = qemu_opts_create(&mm_tier_opts, NULL, 0, &error_abort);
     bool ok;
@@ -54,6 +55,9 @@ static bool parse(MmTierConf *tier, const char *name, const char *type,
     set_opt(o, "size", size);
     set_opt(o, "algorithm", algorithm);
     set_opt(o, "overcommit", overcommit ? "on" : "off");
+    if (throttling) {
+        mm_io_throttle_to_opts(throttling, o);
+    }
     ok = mm_tier_from_opts(tier, o, errp);
     qemu_opts_del(o);
     return ok;
@@ -121,6 +125,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                           const char *path, bool has_size, const char *size,
                           bool has_algorithm, ManagedTierAlgorithm algorithm,
                           bool has_overcommit, bool overcommit,
+                          bool has_throttling, ManagedIOThrottle *throttling,
                           bool has_before, const char *before, Error **errp)
 {
     MmOptions *opts = &manager->opts;
@@ -132,7 +137,8 @@ void qmp_managed_tier_add(const char *name, bool has_type,
     }
     if (mm_tier_find(opts->tiers, opts->nr_tiers, name)) {
         use_again(name, !has_type && !has_path && !has_size &&
-                  !has_algorithm && !has_overcommit && !has_before, errp);
+                  !has_algorithm && !has_overcommit && !has_throttling &&
+                  !has_before, errp);
         return;
     }
     if (has_path && !g_path_is_absolute(path)) {
@@ -142,7 +148,8 @@ void qmp_managed_tier_add(const char *name, bool has_type,
     if (!parse(&tier, name, has_type ? ManagedTierType_str(type) : NULL,
                has_path ? path : NULL, has_size ? size : NULL,
                has_algorithm ? ManagedTierAlgorithm_str(algorithm) : NULL,
-               has_overcommit && overcommit, errp)) {
+               has_overcommit && overcommit,
+               has_throttling ? throttling : NULL, errp)) {
         return;
     }
     if (!same_as_vms(&tier, errp) || !mm_tier_open(&tier, errp) ||
@@ -283,7 +290,7 @@ static bool parse_size(const char *name, MmTierKind kind, const char *size,
                        MmTierConf *out, Error **errp)
 {
     return parse(out, name, kind == MM_TIER_KIND_FILE ? "file" : "compressed",
-                 NULL, size, NULL, false, errp);
+                 NULL, size, NULL, false, NULL, errp);
 }
 
 void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
@@ -298,17 +305,24 @@ void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
     }
 }
 
+static MmRecordTier *find_of_vm(MmVM *vm, const char *name, Error **errp)
+{
+    MmRecordTier *tier = mm_vm_tiers_find(vm, name);
+
+    if (!tier) {
+        error_setg(errp, "VM %s has no tier '%s'", vm->uuid_text, name);
+    }
+    return tier;
+}
+
 void coroutine_fn qmp_managed_vm_resize_tier(const char *id, const char *name,
                                              const char *size, Error **errp)
 {
     MmVM *vm = mm_vm_find(manager, id, errp);
-    MmRecordTier *tier = vm ? mm_vm_tiers_find(vm, name) : NULL;
+    MmRecordTier *tier = vm ? find_of_vm(vm, name, errp) : NULL;
     MmMsgSetTier set;
     MmTierConf new;
 
-    if (vm && !tier) {
-        error_setg(errp, "VM %s has no tier '%s'", id, name);
-    }
     if (!tier || !parse_size(name, tier->conf.kind, size, &new, errp)) {
         return;
     }
@@ -326,6 +340,58 @@ void coroutine_fn qmp_managed_vm_resize_tier(const char *id, const char *name,
     if (tier) {
         tier->conf.share = set.share;
         tier->conf.size = set.size;
+        mm_record_write(vm->record_path, &vm->rec, errp);
+    }
+}
+
+static bool parse_throttle(const char *name, MmTierKind kind,
+                           const ManagedIOThrottle *throttling,
+                           MmMsgIOLimits *io, Error **errp)
+{
+    bool is_file = kind == MM_TIER_KIND_FILE;
+    MmTierConf new;
+
+    if (!parse(&new, name, is_file ? "file" : "compressed", NULL, NULL, NULL,
+               false, throttling, errp)) {
+        return false;
+    }
+    *io = new.io;
+    mm_tier_clear(&new);
+    return true;
+}
+
+void qmp_managed_tier_set_io_throttle(const char *name,
+                                      ManagedIOThrottle *throttling,
+                                      Error **errp)
+{
+    MmTierConf *tier = find(name, errp);
+
+    if (tier) {
+        parse_throttle(name, tier->kind, throttling, &tier->io, errp);
+    }
+}
+
+void coroutine_fn
+qmp_managed_vm_set_io_throttle(const char *id, const char *name,
+                               ManagedIOThrottle *throttling, Error **errp)
+{
+    MmVM *vm = mm_vm_find(manager, id, errp);
+    MmRecordTier *tier = vm ? find_of_vm(vm, name, errp) : NULL;
+    MmMsgSetIOLimits set = {};
+
+    if (!tier || !parse_throttle(name, tier->conf.kind, throttling, &set.io,
+                                 errp)) {
+        return;
+    }
+    set.number = tier->conf.number;
+    if (!mm_qmp_ask_pager(id, MM_MSG_SET_IO_LIMITS, &set, sizeof(set), errp)) {
+        return;
+    }
+    /* it may have gone while the pager thought about it */
+    vm = mm_vm_find(manager, id, NULL);
+    tier = vm ? mm_vm_tiers_find(vm, name) : NULL;
+    if (tier) {
+        tier->conf.io = set.io;
         mm_record_write(vm->record_path, &vm->rec, errp);
     }
 }

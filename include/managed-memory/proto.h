@@ -116,6 +116,7 @@ typedef enum MmMsgType {
     MM_MSG_AMOUNT,              /* MmMsgAmount */
     MM_MSG_SET_TIER,            /* MmMsgSetTier; answer OK */
     MM_MSG_SET_DRAINING,        /* MmMsgSetDraining; answer OK */
+    MM_MSG_SET_IO_LIMITS,       /* MmMsgSetIOLimits; answer OK */
 
     MM_MSG__MAX
 } MmMsgType;
@@ -270,6 +271,17 @@ typedef enum MmAlgorithm {
  * Tiers are filled in the order of their START_TIER messages.  Their numbers
  * are what page maps name them by: a tier keeps its own.
  */
+/*
+ * Most that a VM may read and write together, per second; 0: no limit.  A burst
+ * is what may be done at once after a pause; 0: a tenth of a second's worth.
+ */
+typedef struct MmMsgIOLimits {
+    uint64_t bps;               /* bytes */
+    uint64_t bps_burst;
+    uint64_t iops;              /* transfers */
+    uint64_t iops_burst;
+} MmMsgIOLimits;
+
 typedef struct MmMsgStartTier {
     uint32_t number;            /* 0..MM_MAX_TIERS-1 */
     uint32_t is_new;            /* 1: it has been in no START before */
@@ -281,6 +293,7 @@ typedef struct MmMsgStartTier {
     uint32_t pad;
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
     uint64_t device;            /* st_dev of the file; 0: compressed */
+    MmMsgIOLimits io;           /* of a file; compressed: none */
     char name[MM_NAME_LEN];
 } MmMsgStartTier;
 
@@ -289,6 +302,12 @@ typedef struct MmMsgSetTier {
     uint32_t share;             /* as in MmMsgStartTier */
     uint64_t size;
 } MmMsgSetTier;
+
+typedef struct MmMsgSetIOLimits {
+    uint32_t number;
+    uint32_t pad;
+    MmMsgIOLimits io;           /* all of them anew */
+} MmMsgSetIOLimits;
 
 /*
  * These tiers take nothing more, unless no other can, and what is in them moves
@@ -373,6 +392,7 @@ typedef struct MmStats {
     uint64_t write_errors;
     uint64_t checksum_errors;
     uint64_t pages_lost;
+    uint64_t io_put_off;        /* transfers that I/O limits have held up */
     uint64_t pager_starts;
     uint64_t last_stall_ns;     /* connection lost until served again */
     uint64_t latency[MM_LATENCY_BUCKETS]; /* fault read to page placed */

@@ -222,7 +222,10 @@ void mm_wake(int eventfd);
 /** mm_unwake: reset an eventfd; false if it was not set. */
 bool mm_unwake(int eventfd);
 
-/* Counters in MmState have one writing thread each, but for pages_lost. */
+/*
+ * Counters in MmState have one writing thread each, but for pages_lost and
+ * io_put_off.
+ */
 #define MM_STAT_ADD(vm, counter, n)                                     \
     qatomic_set(&(vm)->state->stats.counter,                            \
                 (vm)->state->stats.counter + (n))

@@ -251,6 +251,57 @@ static void test_not_to_be_had(void)
     rig_finish(rig);
 }
 
+static uint64_t put_off(Rig *rig)
+{
+    MmMsgQueryReply q = {};
+
+    while (rig_ok(rig) && !fake_manager_query(rig->fm, &q)) {
+        g_usleep(1000);     /* between two pagers */
+    }
+    return q.stats.io_put_off;
+}
+
+/* For this pager as for the next one. */
+static bool set_io_limits(Rig *rig, const MmMsgIOLimits *io)
+{
+    const MmMsgSetIOLimits set = { .number = FILE_TIER, .io = *io };
+
+    fake_manager_tier(rig->fm, FILE_TIER)->io = *io;
+    return request(rig, MM_MSG_SET_IO_LIMITS, &set, sizeof(set));
+}
+
+/* Slow is not broken: faults wait, and nothing else happens. */
+static void test_throttled(void)
+{
+    const MmMsgIOLimits slow = { .bps = 8 * MiB, .iops = 200 };
+    Rig *rig = new_rig(0);
+    uint64_t before;
+    int i;
+
+    load_start(rig->load, &LOAD_MIXED);
+    load_watch(rig->load, 200);
+    expect(rig, put_off(rig) == 0, "transfers wait without a limit");
+    for (i = 0; i < 3; i++) {
+        before = put_off(rig);
+        expect(rig, set_io_limits(rig, &slow), "cannot set I/O limits");
+        load_watch(rig->load, 1000);
+        expect(rig, put_off(rig) > before, "no transfer waits for its turn");
+        rig_kill_pager(rig);
+        before = put_off(rig);
+        load_watch(rig->load, 1000);
+        expect(rig, put_off(rig) > before, "the next pager has no limits");
+        expect(rig, set_io_limits(rig, &(MmMsgIOLimits) {}),
+               "cannot lift I/O limits");
+    }
+    expect(rig, !rig_ok(rig) ||
+           (!rig->fq->nr_events[MM_EVENT_IO_ERROR] &&
+            !rig->fq->nr_events[MM_EVENT_PRESSURE]),
+           "an event says that a limit is an error");
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 void torture_add_tiers(void)
 {
     g_test_add_func("/torture/tiers/drain", test_drain);
@@ -259,5 +310,6 @@ void torture_add_tiers(void)
     g_test_add_func("/torture/tiers/replace-error", test_replace_error);
     g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
     g_test_add_func("/torture/tiers/refused", test_refused);
+    g_test_add_func("/torture/tiers/throttled", test_throttled);
     g_test_add_func("/torture/tiers/not-to-be-had", test_not_to_be_had);
 }

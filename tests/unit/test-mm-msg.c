@@ -71,6 +71,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_AMOUNT] = { "AMOUNT", FIXED(MmMsgAmount) },
     [MM_MSG_SET_TIER] = { "SET_TIER", FIXED(MmMsgSetTier) },
     [MM_MSG_SET_DRAINING] = { "SET_DRAINING", FIXED(MmMsgSetDraining) },
+    [MM_MSG_SET_IO_LIMITS] = { "SET_IO_LIMITS", FIXED(MmMsgSetIOLimits) },
 };
 
 /* One well-formed message of a type, with @len bytes of payload. */

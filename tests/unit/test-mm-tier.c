@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The conformance suite for tier.h, rules T1 to T5, run over every tier and
- * every queue, in the temporary directory and on a tmpfs.  The tier that
+ * The conformance suite for tier.h, rules T1 to T5 and T7, run over every tier
+ * and every queue, in the temporary directory and on a tmpfs.  The tier that
  * misbehaves on demand (tier-inject.h) keeps to the contract as long as
  * nothing is demanded.
  */
@@ -480,6 +480,59 @@ static void test_any_thread_allocates(const void *opaque)
     rig_free(rig);
 }
 
+/* T7: in the order in which they were submitted, and not faster. */
+static void test_io_limits(const void *opaque)
+{
+    const MmMsgIOLimits limits = { .iops = 100, .iops_burst = 1 };
+    const Case *c = opaque;
+    TierRig *rig = rig_new(c->dir, c->queue, 0, true);
+    int64_t began;
+    uint64_t place;
+    unsigned i;
+
+    g_assert_cmpuint(rig_alloc(rig, RIG_DEPTH, &place), ==, RIG_DEPTH);
+    g_assert_cmpint(rig_transfer(rig, true, place, RIG_DEPTH), ==, 0);
+    mm_throttle_set(&rig->tier->throttle, &limits);
+    began = g_get_monotonic_time();
+    for (i = 0; i < RIG_DEPTH; i++) {
+        rig_submit(&rig->slot[i], false, place + i, 1);
+    }
+    g_assert_cmpuint(mm_queue_wait_ns(rig->queue), >, 0);
+    rig_drain(rig);
+    g_assert_cmpint(g_get_monotonic_time() - began, >=,
+                    (RIG_DEPTH - 2) * 10000);
+    for (i = 0; i < RIG_DEPTH; i++) {
+        g_assert_cmpint(rig->slot[i].io.ret, ==, 0);
+        g_assert_cmpuint(rig->slot[i].io.began_ns, >, 0);
+        g_assert_true(i == 0 || rig->slot[i].io.began_ns >=
+                      rig->slot[i - 1].io.began_ns);
+    }
+    g_assert_cmpuint(mm_queue_wait_ns(rig->queue), ==, 0);
+    rig_free(rig);
+}
+
+/* Limits that are lifted let go what they have put off. */
+static void test_io_limits_lifted(const void *opaque)
+{
+    const MmMsgIOLimits limits = { .bps = 1, .bps_burst = 1 };
+    const Case *c = opaque;
+    TierRig *rig = rig_new(c->dir, c->queue, 0, true);
+    uint64_t place;
+    unsigned i;
+
+    g_assert_cmpuint(rig_alloc(rig, RIG_DEPTH, &place), ==, RIG_DEPTH);
+    g_assert_cmpint(rig_transfer(rig, true, place, RIG_DEPTH), ==, 0);
+    mm_throttle_set(&rig->tier->throttle, &limits);
+    for (i = 0; i < RIG_DEPTH; i++) {
+        rig_submit(&rig->slot[i], false, place + i, 1);
+    }
+    g_assert_cmpint(mm_queues_wait_ms(&rig->queue, 1, -1), >, 1000000);
+    mm_throttle_set(&rig->tier->throttle, &(MmMsgIOLimits) {});
+    g_assert_cmpint(mm_queues_wait_ms(&rig->queue, 1, -1), ==, 1);
+    rig_drain(rig);
+    rig_free(rig);
+}
+
 static const struct {
     const char *name;
     GTestDataFunc fn;
@@ -492,6 +545,8 @@ static const struct {
     { "reserve", test_reserve, true },
     { "settled", test_settled, true },
     { "identity", test_identity, true },
+    { "io-limits", test_io_limits, true },
+    { "io-limits-lifted", test_io_limits_lifted, true },
     { "any-thread-allocates", test_any_thread_allocates, true },
 };
 

@@ -35,7 +35,6 @@ static HeldQueue queue;
 
 static void held_submit(MmTierQueue *q, MmTierIO *io)
 {
-    io->queue = q;
     QSIMPLEQ_INSERT_TAIL(&queue.held, io, next);
     queue.nr_held++;
 }
@@ -245,7 +244,7 @@ static void test_hangs(void)
         mm_writeback(r);
     }
     for (i = 0; i < MM_NR_BATCHES; i++) {
-        r->batches[i].since_ns -= LONG_NS;
+        r->batches[i].transfer.io.began_ns -= LONG_NS;
     }
     g_assert_cmpuint(mm_writeback_reap(r), ==, 0);
     g_assert_cmpuint(r->hanging, ==, MM_NR_BATCHES);
@@ -321,8 +320,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     vm = vm_rig_new(g_get_tmp_dir(), 0);
     r = vm->reclaim;
-    queue.base.ops = &held_ops;
-    queue.base.tier = vm->tiers[0];
+    mm_queue_init(&queue.base, &held_ops, vm->tiers[0]);
     QSIMPLEQ_INIT(&queue.held);
     QSIMPLEQ_INIT(&queue.completed);
     queue.former = r->queues[0];

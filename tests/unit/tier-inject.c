@@ -133,7 +133,7 @@ static void pass_on(InjectIO *i, unsigned nr_pages)
         .place = i->orig->place, .buf = i->orig->buf, .opaque = i,
     };
     i->queue->in_flight++;
-    i->queue->inner->ops->submit(i->queue->inner, &i->io);
+    mm_queue_submit(i->queue->inner, &i->io);
 }
 
 static void inject_submit(MmTierQueue *queue, MmTierIO *io)
@@ -182,7 +182,7 @@ static unsigned inject_reap(MmTierQueue *queue, MmTierDone *done)
 
     q->done = done;
     q->reaped = 0;
-    q->inner->ops->reap(q->inner, inner_done);
+    mm_queue_reap(q->inner, inner_done);
     while (!q->in_flight && (i = QSIMPLEQ_FIRST(&q->held))) {
         QSIMPLEQ_REMOVE_HEAD(&q->held, next);
         finish(i, i->io.ret);
@@ -224,8 +224,7 @@ static MmTierQueue *inject_queue_new(MmTier *tier, void *arena,
     TierInject *inject = to_inject(tier);
     InjectQueue *q = g_new0(InjectQueue, 1);
 
-    q->base.ops = &queue_ops;
-    q->base.tier = tier;
+    mm_queue_init(&q->base, &queue_ops, tier);
     q->inject = inject;
     q->wake_fd = wake_fd;
     QSIMPLEQ_INIT(&q->held);
@@ -291,6 +290,7 @@ MmTier *tier_inject_new(MmTier *inner)
     inject->base.ops = &inject_ops;
     inject->base.number = inner->number;
     inject->base.proven = true;
+    mm_throttle_init(&inject->base.throttle);
     memcpy(inject->base.name, inner->name, sizeof(inject->base.name));
     inject->inner = inner;
     return &inject->base;

@@ -190,10 +190,12 @@ void rig_reap(TierRig *rig, unsigned nr)
         unsigned now;
 
         if (!rig->tier->ops->immediate) {
-            g_assert_cmpint(poll(&pfd, 1, HANGS_MS), ==, 1);
+            int ms = mm_queues_wait_ms(&rig->queue, 1, HANGS_MS);
+
+            g_assert_true(poll(&pfd, 1, ms) == 1 || ms < HANGS_MS);
             mm_unwake(rig->wake_fd);
         }
-        now = rig->queue->ops->reap(rig->queue, io_done);
+        now = mm_queue_reap(rig->queue, io_done);
         g_assert_cmpuint(now, ==, rig->completed - before);
         reaped += now;
     }
@@ -233,7 +235,7 @@ void rig_submit(RigIO *slot, bool store, uint64_t place, unsigned nr)
     /* what no queue would leave there */
     slot->io.ret = 12345;
     rig->in_flight++;
-    rig->queue->ops->submit(rig->queue, &slot->io);
+    mm_queue_submit(rig->queue, &slot->io);
     mm_queue_flush(rig->queue);
 }
 

@@ -94,16 +94,22 @@ static void handle_set_limit(MmControl *c, int sock)
     answer(c, sock, ok, err);
 }
 
-static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
+static MmTier *find_tier(MmVM *vm, uint32_t number, Error **errp)
 {
-    MmTier *tier = set->number < MM_MAX_TIERS ? vm->by_number[set->number]
-                                              : NULL;
+    MmTier *tier = number < MM_MAX_TIERS ? vm->by_number[number] : NULL;
 
     if (!tier) {
-        error_setg(errp, "the VM has no tier number %u", set->number);
-        return false;
+        error_setg(errp, "the VM has no tier number %u", number);
     }
-    return tier->ops->resize(tier, set->size, MIN(set->share, 100),
+    return tier;
+}
+
+static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
+{
+    MmTier *tier = find_tier(vm, set->number, errp);
+
+    return tier &&
+           tier->ops->resize(tier, set->size, MIN(set->share, 100),
                              qatomic_read(&vm->total_size), errp);
 }
 
@@ -122,6 +128,18 @@ static void handle_set_draining(MmControl *c, int sock)
     bool ok = mm_control_set_draining(c->vm, set->tiers, &err);
 
     answer(c, sock, ok, err);
+}
+
+static void handle_set_io_limits(MmControl *c, int sock)
+{
+    const MmMsgSetIOLimits *set = (const void *)c->msg->payload;
+    Error *err = NULL;
+    MmTier *tier = find_tier(c->vm, set->number, &err);
+
+    if (tier) {
+        mm_throttle_set(&tier->throttle, &set->io);
+    }
+    answer(c, sock, tier, err);
 }
 
 static void handle_give_up(MmControl *c, int sock)
@@ -310,6 +328,9 @@ void mm_manager_handle(MmControl *c, int sock)
         break;
     case MM_MSG_SET_DRAINING:
         handle_set_draining(c, sock);
+        break;
+    case MM_MSG_SET_IO_LIMITS:
+        handle_set_io_limits(c, sock);
         break;
     default:
         answer_error(c, sock, EPROTO, "the pager does not know this command");

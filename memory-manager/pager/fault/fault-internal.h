@@ -184,6 +184,9 @@ unsigned mm_load_reap_immediate(MmFault *f);
 /** mm_load_flush: really start what mm_load_start() has. */
 void mm_load_flush(MmFault *f);
 
+/** mm_load_put_off: do loads wait for an I/O limit? */
+bool mm_load_put_off(const MmFault *f);
+
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);
 

@@ -224,20 +224,23 @@ static int until_ms(const MmFault *f, uint64_t at_ns, int max_ms)
 
 static int next_timeout_ms(MmFault *f, bool busy)
 {
+    int ms = -1;
+
     /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
     smp_mb();
     if (busy || f->scanning || qatomic_read(&f->retry)) {
         return 0;
     }
     if (f->retry_at_ns) {
-        return until_ms(f, f->retry_at_ns, LOOK_MS);
-    }
-    if (f->waiters.nr) {
+        ms = until_ms(f, f->retry_at_ns, LOOK_MS);
+    } else if (f->waiters.nr) {
         /* they are woken, but for those that wait for their turn */
-        return MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
+        ms = MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
+    } else if (f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
+               qatomic_read(&f->swapping_in)) {
+        ms = LOOK_MS;
     }
-    return f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
-           qatomic_read(&f->swapping_in) ? LOOK_MS : -1;
+    return mm_queues_wait_ms(f->queues, f->vm->nr_tiers, ms);
 }
 
 /* From here on places may be allocated: reclaim can start. */

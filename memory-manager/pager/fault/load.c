@@ -112,7 +112,9 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     if (mm_mutated(MM_MUT_FREE_EARLY)) {
         tier->ops->free(tier, load->io.place, nr);
     }
-    f->queues[tier->index]->ops->submit(f->queues[tier->index], &load->io);
+    if (!mm_queue_submit(f->queues[tier->index], &load->io)) {
+        qatomic_inc(&f->vm->state->stats.io_put_off);
+    }
     return nr;
 }
 
@@ -274,7 +276,9 @@ static void load_done(MmTierIO *io)
 
 static bool hangs(const MmFault *f, const MmLoad *load)
 {
-    return f->now_ns - load->since_ns > HANGS_NS;
+    uint64_t began_ns = load->io.began_ns;
+
+    return began_ns && f->now_ns > began_ns + HANGS_NS;
 }
 
 bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page)
@@ -323,7 +327,7 @@ unsigned mm_load_reap_immediate(MmFault *f)
 
     for (i = 0; i < f->vm->nr_tiers; i++) {
         if (f->vm->tiers[i]->ops->immediate) {
-            nr += f->queues[i]->ops->reap(f->queues[i], load_done);
+            nr += mm_queue_reap(f->queues[i], load_done);
         }
     }
     return nr;
@@ -334,8 +338,20 @@ void mm_load_reap(MmFault *f)
     unsigned i;
 
     for (i = 0; i < f->vm->nr_tiers; i++) {
-        f->queues[i]->ops->reap(f->queues[i], load_done);
+        mm_queue_reap(f->queues[i], load_done);
     }
+}
+
+bool mm_load_put_off(const MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        if (!QSIMPLEQ_EMPTY(&f->queues[i]->put_off)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void mm_load_flush(MmFault *f)

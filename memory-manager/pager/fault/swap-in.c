@@ -75,7 +75,8 @@ static unsigned load_chunk(MmFault *f, MmRegion *region, uint64_t first,
 
 /*
  * Begin to bring in @steps pages from @page on, at most @room and as many as is
- * good at once; returns how many steps.  Some loads are left to those who wait.
+ * good at once; returns how many steps.  Some loads, and what the I/O limits
+ * let begin, are left to those who wait.
  */
 static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
                             int64_t stride, unsigned steps, unsigned room)
@@ -85,7 +86,8 @@ static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
 
     for (chunks = 0; chunks < CHUNKS_AT_ONCE && done < steps && room &&
          at_once < IMMEDIATE_LOADS &&
-         (!done || f->nr_free_loads > MM_LOADS_KEPT); chunks++) {
+         (!done || (f->nr_free_loads > MM_LOADS_KEPT && !mm_load_put_off(f)));
+         chunks++) {
         unsigned nr = MIN(MIN(chunk, steps - done), room);
         uint64_t first = page + done * stride;
 

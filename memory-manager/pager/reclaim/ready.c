@@ -160,7 +160,7 @@ void mm_tiers_wait(MmReclaim *r)
     while (!mm_tiers_ready(r) &&
            clock_ns() - r->began_ns <= LATE_MS * 1000000ULL) {
         /* a lock cannot be waited for with a time limit */
-        poll(&pfd, 1, LOOK_MS);
+        poll(&pfd, 1, mm_reclaim_wait_ms(r, LOOK_MS));
         mm_unwake(r->io_fd);
     }
 }

@@ -64,7 +64,6 @@ typedef struct MmBatch {
     bool last_resort;           /* tiers that drain are tried, too */
     bool storing;               /* a transfer is under way */
     bool hangs;                 /* and has been for too long */
-    uint64_t since_ns;          /* when it began */
     MmTransfer transfer;
     unsigned run_nr;            /* pieces in it */
     MmPiece *run[MM_TIER_IO_PAGES];
@@ -246,6 +245,15 @@ void mm_tiers_wait(MmReclaim *r);
 /** mm_reclaim_transfer: submit a transfer; @done is called by a reap. */
 void mm_reclaim_transfer(MmReclaim *r, MmTierQueue *queue, MmTransfer *t,
                          void (*done)(MmReclaim *r, MmTransfer *t));
+
+/**
+ * mm_reclaim_wait_ms: how long to wait for the tiers at most
+ *
+ * @most: ms, or -1: for ever
+ *
+ * Returns @most, or less if there is a transfer that I/O limits have put off.
+ */
+int mm_reclaim_wait_ms(const MmReclaim *r, int most);
 
 /** mm_reclaim_reap_tier: end what tier @t has completed. */
 void mm_reclaim_reap_tier(MmReclaim *r, unsigned t);

@@ -243,7 +243,7 @@ static void rest(MmReclaim *r, int timeout_ms)
     if (!wanted(r) && !evict_over(r) &&
         (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
          qatomic_read(&r->vm->reclaim_resting))) {
-        poll(pfd, ARRAY_SIZE(pfd), timeout_ms);
+        poll(pfd, ARRAY_SIZE(pfd), mm_reclaim_wait_ms(r, timeout_ms));
     }
     qatomic_set(&r->sleeping, false);
     mm_unwake(r->wake_fd);

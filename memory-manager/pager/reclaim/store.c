@@ -121,12 +121,19 @@ void mm_reclaim_transfer(MmReclaim *r, MmTierQueue *queue, MmTransfer *t,
 {
     t->done = done;
     t->io.opaque = r;
-    queue->ops->submit(queue, &t->io);
+    if (!mm_queue_submit(queue, &t->io)) {
+        qatomic_inc(&r->vm->state->stats.io_put_off);
+    }
 }
 
 void mm_reclaim_reap_tier(MmReclaim *r, unsigned t)
 {
-    r->queues[t]->ops->reap(r->queues[t], transfer_done);
+    mm_queue_reap(r->queues[t], transfer_done);
+}
+
+int mm_reclaim_wait_ms(const MmReclaim *r, int most)
+{
+    return mm_queues_wait_ms(r->queues, r->vm->nr_tiers, most);
 }
 
 void mm_reclaim_reap(MmReclaim *r)
@@ -249,7 +256,6 @@ static void store_run(MmReclaim *r, MmBatch *b)
         return;
     }
     b->storing = true;
-    b->since_ns = clock_ns();
     mm_reclaim_transfer(r, queue, &b->transfer, run_stored);
     mm_queue_flush(queue);
     if (queue->tier->ops->immediate) {
@@ -277,6 +283,14 @@ void mm_store_begin(MmBatch *b, unsigned first)
     b->hangs = false;
 }
 
+/* One that the I/O limits have put off has not begun. */
+static bool takes_long(const MmBatch *b)
+{
+    uint64_t began_ns = b->transfer.io.began_ns;
+
+    return began_ns && clock_ns() > began_ns + STORE_HANGS_NS;
+}
+
 bool mm_store_step(MmReclaim *r, MmBatch *b)
 {
     while (!b->storing && b->tier < r->vm->nr_tiers) {
@@ -290,8 +304,7 @@ bool mm_store_step(MmReclaim *r, MmBatch *b)
             next_tier(r, b);
         }
     }
-    if (b->storing && !b->hangs &&
-        clock_ns() - b->since_ns > STORE_HANGS_NS) {
+    if (b->storing && !b->hangs && takes_long(b)) {
         hang(r, b, true);
         failed(r, b->tier, ETIMEDOUT);
     }

@@ -394,7 +394,7 @@ unsigned mm_writeback(MmReclaim *r)
         begin_batch(r, b);
         return mm_writeback_reap(r);
     }
-    poll(&pfd, 1, LOOK_MS);
+    poll(&pfd, 1, mm_reclaim_wait_ms(r, LOOK_MS));
     mm_unwake(r->io_fd);
     evicted = mm_writeback_reap(r);
     /* held up altogether: that is as good as a refusal */

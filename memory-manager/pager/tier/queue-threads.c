@@ -84,7 +84,6 @@ static void threads_submit(MmTierQueue *queue, MmTierIO *io)
 {
     MmQueueThreads *q = container_of(queue, MmQueueThreads, base);
 
-    io->queue = queue;
     g_mutex_lock(&q->lock);
     QSIMPLEQ_INSERT_TAIL(&q->todo, io, next);
     g_cond_signal(&q->work);
@@ -131,8 +130,7 @@ MmTierQueue *mm_queue_threads_new(MmTier *tier, int fd, unsigned depth,
 {
     MmQueueThreads *q = g_new0(MmQueueThreads, 1);
 
-    q->base.ops = &threads_ops;
-    q->base.tier = tier;
+    mm_queue_init(&q->base, &threads_ops, tier);
     q->fd = fd;
     q->wake_fd = wake_fd;
     g_mutex_init(&q->lock);

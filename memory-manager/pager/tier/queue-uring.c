@@ -115,7 +115,6 @@ static void uring_submit(MmTierQueue *queue, MmTierIO *io)
     int ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
 
     assert(io->buf >= q->arena && io->buf + len <= q->arena + q->arena_size);
-    io->queue = queue;
     io->tries = 0;
     if (ret) {
         fail(q, io, ret);
@@ -252,8 +251,7 @@ MmTierQueue *mm_queue_uring_new(MmTier *tier, int fd, void *arena,
     MmQueueUring *q = g_new0(MmQueueUring, 1);
     int ret;
 
-    q->base.ops = &uring_ops;
-    q->base.tier = tier;
+    mm_queue_init(&q->base, &uring_ops, tier);
     q->arena = arena;
     q->arena_size = arena_size;
     q->wake_fd = wake_fd;

@@ -132,7 +132,6 @@ static void compressed_submit(MmTierQueue *queue, MmTierIO *io)
     QueueCompressed *q = container_of(queue, QueueCompressed, base);
 
     assert(io->nr_pages == 1);
-    io->queue = queue;
     io->ret = mm_failpoint(io->store ? MM_FP_TIER_STORE : MM_FP_TIER_LOAD);
     if (!io->ret) {
         io->ret = io->store ? store(q, io) : load(q, io);
@@ -166,8 +165,7 @@ static MmTierQueue *compressed_queue_new(MmTier *tier, void *arena,
 {
     QueueCompressed *q = g_new0(QueueCompressed, 1);
 
-    q->base.ops = &queue_ops;
-    q->base.tier = tier;
+    mm_queue_init(&q->base, &queue_ops, tier);
     q->codec = mm_codec_new(to_compressed(tier)->algorithm);
     QSIMPLEQ_INIT(&q->completed);
     return &q->base;
@@ -275,6 +273,7 @@ MmTier *mm_tier_compressed_open(int fd,
     c->base.proven = true;
     c->base.number = start->number;
     pstrcpy(c->base.name, sizeof(c->base.name), start->name);
+    mm_throttle_init(&c->base.throttle);
     c->base.fd = fd;
     c->algorithm = start->algorithm;
     c->overcommit = start->overcommit;

@@ -338,10 +338,13 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
     file->max_size = whole_pages(start->size);
     g_mutex_init(&file->grow_lock);
     mm_slots_init(&file->slots);
+    mm_throttle_init(&file->base.throttle);
+    mm_throttle_set(&file->base.throttle, &start->io);
 
     file->base.proven = is_new;
     if (is_new ? !can_lock(fd, errp) || !write_identity(fd, id, errp)
                : !adopt_size(file, errp)) {
+        mm_throttle_destroy(&file->base.throttle);
         mm_slots_destroy(&file->slots);
         g_free(file);
         return NULL;

@@ -25,6 +25,7 @@
  *  T5 No write of a former pager lands after settled() has been true.
  *  T6 Of a tier that is not proven nothing is loaded but its identity, and
  *     nothing is written to it: it does not grow, either.
+ *  T7 Its transfers, of all queues together, keep to its I/O limits.
  */
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
@@ -32,6 +33,7 @@
 #include "qemu/atomic.h"
 #include "qemu/queue.h"
 #include "managed-memory/shared.h"
+#include "throttle.h"
 
 /* Most pages of one transfer. */
 #define MM_TIER_IO_PAGES 32
@@ -58,6 +60,7 @@ struct MmTierIO {
 
     /* the queue's */
     MmTierQueue *queue;
+    uint64_t began_ns;          /* monotonic; 0: I/O limits have put it off */
     unsigned tries;
     QSIMPLEQ_ENTRY(MmTierIO) next;
 };
@@ -198,14 +201,15 @@ typedef struct MmQueueOps {
     /**
      * submit: start @io, at the latest with the next mm_queue_flush()
      *
-     * Completes by reap(), also when it fails at once.
+     * Completes by reap(), also when it fails at once.  Only for
+     * mm_queue_submit().
      */
     void (*submit)(MmTierQueue *queue, MmTierIO *io);
 
-    /** flush: see mm_queue_flush(); NULL: nothing is put off */
+    /** flush: see mm_queue_flush(); NULL: what is submitted starts at once */
     void (*flush)(MmTierQueue *queue);
 
-    /** reap: call @done for every completed transfer, return their number. */
+    /** reap: for mm_queue_reap() only */
     unsigned (*reap)(MmTierQueue *queue, MmTierDone *done);
 } MmQueueOps;
 
@@ -226,6 +230,8 @@ struct MmTier {
     int fd;                     /* of all that lies in it, owned */
     char name[MM_NAME_LEN];
 
+    MmThrottle throttle;        /* of the transfers of all queues */
+
     /* atomic */
     bool proven;                /* to be the VM's; remains so; reclaim thread */
     unsigned drain;             /* MmDrain */
@@ -240,7 +246,20 @@ static inline bool mm_tier_draining(const MmTier *tier)
 struct MmTierQueue {
     const MmQueueOps *ops;
     MmTier *tier;
+    QSIMPLEQ_HEAD(, MmTierIO) put_off;  /* by the tier's I/O limits */
 };
+
+/** mm_queue_init: the common part of a new queue. */
+void mm_queue_init(MmTierQueue *queue, const MmQueueOps *ops, MmTier *tier);
+
+/**
+ * mm_queue_submit: start @io as soon as the tier's I/O limits allow
+ *
+ * At the earliest with the next mm_queue_flush().  Returns false if it was put
+ * off: then mm_queue_reap() starts it, when it is time.  In both cases it is
+ * complete when that says so.
+ */
+bool mm_queue_submit(MmTierQueue *queue, MmTierIO *io);
 
 /**
  * mm_queue_flush: start what has been submitted
@@ -248,12 +267,26 @@ struct MmTierQueue {
  * Transfers that start together cost less: one system call, and for a virtual
  * disk one exit.
  */
-static inline void mm_queue_flush(MmTierQueue *queue)
-{
-    if (queue->ops->flush) {
-        queue->ops->flush(queue);
-    }
-}
+void mm_queue_flush(MmTierQueue *queue);
+
+/**
+ * mm_queue_reap: call @done for every completed transfer
+ *
+ * Returns their number.  @done may submit others.
+ */
+unsigned mm_queue_reap(MmTierQueue *queue, MmTierDone *done);
+
+/** mm_queue_wait_ns: until what was put off may start; 0: nothing was. */
+uint64_t mm_queue_wait_ns(MmTierQueue *queue);
+
+/**
+ * mm_queues_wait_ms: how long to wait until some queue is to be reaped
+ *
+ * @most: ms, or -1: until something is complete
+ *
+ * Returns @most, or less if something that was put off may start earlier.
+ */
+int mm_queues_wait_ms(MmTierQueue *const *queues, unsigned nr, int most);
 
 /**
  * mm_tier_file_open: a file tier on an unnamed file
