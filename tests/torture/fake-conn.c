@@ -236,10 +236,7 @@ static int send_resume_regions(FakeQemu *fq)
 
 int fake_qemu_send_resume(FakeQemu *fq)
 {
-    MmMsgResumeVM vm = {
-        .nr_regions = fq->nr_regions,
-        .nr_holds = fq->nr_holds,
-    };
+    MmMsgResumeVM vm = {};
     int fds[MM_RESUME_FD__MAX] = {
         [MM_RESUME_FD_STATE] = fq->fds[MM_HELLO_FD_STATE],
         [MM_RESUME_FD_RING] = fq->fds[MM_HELLO_FD_RING],
@@ -249,6 +246,8 @@ int fake_qemu_send_resume(FakeQemu *fq)
     int i, ret;
 
     QEMU_LOCK_GUARD(&fq->lock);
+    vm.nr_regions = fq->nr_regions;
+    vm.nr_holds = fq->nr_holds;
     ret = mm_msg_send(fq->sock, MM_MSG_RESUME_VM, 0, &vm, sizeof(vm), fds,
                       MM_RESUME_FD__MAX);
     for (i = 0; i < fq->nr_holds && !ret; i++) {
@@ -391,6 +390,42 @@ void fake_qemu_join_threads(FakeQemu *fq)
 
 /* Requests */
 
+/* Called with lock held. */
+static void wait_serving_locked(FakeQemu *fq, int64_t end)
+{
+    while (!fq->serving && !fq->deserted && torture_now_us() < end) {
+        qemu_cond_timedwait(&fq->cond, &fq->lock, 10);
+    }
+}
+
+unsigned fake_qemu_pager(FakeQemu *fq)
+{
+    QEMU_LOCK_GUARD(&fq->lock);
+    wait_serving_locked(fq, torture_now_us() + FAKE_REQUEST_MS * 1000);
+    return fq->resumes;
+}
+
+bool fake_qemu_enter_region(FakeQemu *fq, FakeRegion *region, unsigned pager)
+{
+    QEMU_LOCK_GUARD(&fq->lock);
+    if (!fq->serving || fq->resumes != pager) {
+        return false;
+    }
+    fq->regions[region->id] = region;
+    fq->nr_regions++;
+    return true;
+}
+
+unsigned fake_qemu_take_region(FakeQemu *fq, FakeRegion *region)
+{
+    QEMU_LOCK_GUARD(&fq->lock);
+    wait_serving_locked(fq, torture_now_us() + FAKE_REQUEST_MS * 1000);
+    fq->regions[region->id] = NULL;
+    fq->nr_regions--;
+    g_ptr_array_add(fq->removed, region);
+    return fq->resumes;
+}
+
 int fake_qemu_request(FakeQemu *fq, const FakeRequest *rq, MmMsg *reply)
 {
     int64_t end = torture_now_us() + FAKE_REQUEST_MS * 1000;
@@ -400,10 +435,8 @@ int fake_qemu_request(FakeQemu *fq, const FakeRequest *rq, MmMsg *reply)
     reply->nr_fds = 0;
     QEMU_LOCK_GUARD(&fq->request_lock);
     QEMU_LOCK_GUARD(&fq->lock);
-    while (!fq->serving && !fq->deserted && torture_now_us() < end) {
-        qemu_cond_timedwait(&fq->cond, &fq->lock, 10);
-    }
-    if (fq->deserted) {
+    wait_serving_locked(fq, end);
+    if (fq->deserted || (rq->pager && *rq->pager != fq->resumes)) {
         return -ECONNRESET;
     }
     fq->reply = reply;

@@ -34,6 +34,7 @@ typedef struct FakeRequest {
     const void *payload;        /* NULL: none */
     size_t len;
     const int *fd;              /* NULL: none */
+    const unsigned *pager;      /* of QEMU: to this one only; NULL: to any */
 } FakeRequest;
 
 /* How long any answer may take; a swap-in of all is the longest. */

@@ -155,25 +155,6 @@ static int request_type(FakeQemu *fq, const FakeRequest *rq, MmMsgType want,
     return -EINVAL;
 }
 
-/* The same, again with the next pager as long as it is not answered. */
-static bool request_retry(FakeQemu *fq, const FakeRequest *rq, MmMsgType want,
-                          MmMsg *reply, Error **errp)
-{
-    int tries, ret = -ECONNRESET;
-
-    for (tries = 0; tries < RETRIES && ret == -ECONNRESET; tries++) {
-        if (tries) {
-            /* the connection thread may not have noticed yet */
-            g_usleep(10000);
-        }
-        ret = request_type(fq, rq, want, reply, errp);
-    }
-    if (ret == -ECONNRESET) {
-        error_setg(errp, "%s: the pager died", mm_msg_type_name(rq->type));
-    }
-    return ret == 0;
-}
-
 static bool check_region_fds(FakeRegion *region, Error **errp)
 {
     const int must = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -261,7 +242,9 @@ static FakeRegion *new_region(FakeQemu *fq, uint64_t size, uint64_t limit)
     return region;
 }
 
-static bool ask_for_region(FakeQemu *fq, FakeRegion *region, Error **errp)
+/* Returns as request_type(). */
+static int ask_for_region(FakeQemu *fq, FakeRegion *region,
+                          const unsigned *pager, Error **errp)
 {
     MmMsgRegion msg = {
         .id = region->id,
@@ -269,73 +252,96 @@ static bool ask_for_region(FakeQemu *fq, FakeRegion *region, Error **errp)
         .size = region->size,
         .limit = region->limit,
     };
-    const FakeRequest rq = { MM_MSG_REGION_ADD, &msg, sizeof(msg) };
+    const FakeRequest rq = {
+        .type = MM_MSG_REGION_ADD, .payload = &msg, .len = sizeof(msg),
+        .pager = pager,
+    };
     MmMsg reply;
-    int i;
+    int i, ret;
 
     snprintf(msg.idstr, sizeof(msg.idstr), "torture%u", region->id);
-    if (!request_retry(fq, &rq, MM_MSG_REGION_ADDED, &reply, errp)) {
-        return false;
+    ret = request_type(fq, &rq, MM_MSG_REGION_ADDED, &reply, errp);
+    if (ret) {
+        return ret;
     }
     for (i = 0; i < MM_REGION_FD__MAX; i++) {
         region->fds[i] = mm_msg_take_fd(&reply, i);
     }
     mm_msg_clear(&reply);
-    return check_region_fds(region, errp);
+    return check_region_fds(region, errp) ? 0 : -EINVAL;
 }
 
-static bool tell_ready(FakeQemu *fq, FakeRegion *region, Error **errp)
+/* If this pager is dead, the resume has told the next one. */
+static bool tell(FakeQemu *fq, MmMsgType type, const MmMsgRegionRef *ref,
+                 const unsigned *pager, Error **errp)
 {
-    MmMsgRegionRef ref = { .id = region->id, .hva = (uintptr_t)region->mem };
-    const FakeRequest rq = { MM_MSG_REGION_READY, &ref, sizeof(ref) };
+    const FakeRequest rq = {
+        .type = type, .payload = ref, .len = sizeof(*ref), .pager = pager,
+    };
     MmMsg reply;
     int ret = request_type(fq, &rq, MM_MSG_OK, &reply, errp);
 
     if (ret == 0) {
         mm_msg_clear(&reply);
     }
-    /* if this pager is dead: the resume tells the next one */
     return ret == 0 || ret == -ECONNRESET;
+}
+
+/* Returns 0, -ECONNRESET (the pager is gone, and the region with it), -EINVAL */
+static int try_to_add(FakeQemu *fq, FakeRegion *region, const unsigned *pager,
+                      Error **errp)
+{
+    int ret = ask_for_region(fq, region, pager, errp);
+
+    if (ret) {
+        return ret;
+    }
+    if (!map_region(fq, region, errp)) {
+        return -EINVAL;
+    }
+    return fake_qemu_enter_region(fq, region, *pager) ? 0 : -ECONNRESET;
 }
 
 FakeRegion *fake_qemu_add_region(FakeQemu *fq, uint64_t size, uint64_t limit,
                                  Error **errp)
 {
-    FakeRegion *region = new_region(fq, size, limit);
+    MmMsgRegionRef ref = {};
+    int tries;
 
-    if (!ask_for_region(fq, region, errp) || !map_region(fq, region, errp)) {
-        free_region(region);
-        return NULL;
+    for (tries = 0; tries < RETRIES; tries++) {
+        FakeRegion *region = new_region(fq, size, limit);
+        unsigned pager = fake_qemu_pager(fq);
+        int ret = try_to_add(fq, region, &pager, errp);
+
+        if (ret) {
+            free_region(region);
+            if (ret != -ECONNRESET) {
+                return NULL;
+            }
+            /* the connection thread may not have noticed yet */
+            g_usleep(10000);
+            continue;
+        }
+        ref.id = region->id;
+        ref.hva = (uintptr_t)region->mem;
+        if (!tell(fq, MM_MSG_REGION_READY, &ref, &pager, errp)) {
+            fake_qemu_remove_region(fq, region, NULL);
+            return NULL;
+        }
+        return region;
     }
-    WITH_QEMU_LOCK_GUARD(&fq->lock) {
-        fq->regions[region->id] = region;
-        fq->nr_regions++;
-    }
-    if (!tell_ready(fq, region, errp)) {
-        fake_qemu_remove_region(fq, region, NULL);
-        return NULL;
-    }
-    return region;
+    error_setg(errp, "pagers die while a region is added");
+    return NULL;
 }
 
 bool fake_qemu_remove_region(FakeQemu *fq, FakeRegion *region, Error **errp)
 {
     MmMsgRegionRef ref = { .id = region->id };
-    const FakeRequest rq = { MM_MSG_REGION_REMOVE, &ref, sizeof(ref) };
-    MmMsg reply;
-    bool ok;
+    unsigned pager = fake_qemu_take_region(fq, region);
+    bool ok = tell(fq, MM_MSG_REGION_REMOVE, &ref, &pager, errp);
 
-    ok = request_retry(fq, &rq, MM_MSG_OK, &reply, errp);
-    if (ok) {
-        mm_msg_clear(&reply);
-    }
     QEMU_LOCK_GUARD(&fq->zap_lock);
-    WITH_QEMU_LOCK_GUARD(&fq->lock) {
-        fq->regions[region->id] = NULL;
-        fq->nr_regions--;
-    }
     release_region(region);
-    g_ptr_array_add(fq->removed, region);
     return ok;
 }
 

@@ -104,6 +104,19 @@ typedef struct FakeQemu {
     uint64_t pages_zapped;
 } FakeQemu;
 
+/** fake_qemu_pager: which pager serves, once there is one. */
+unsigned fake_qemu_pager(FakeQemu *fq);
+
+/**
+ * fake_qemu_enter_region: into the table, which the next resume goes by
+ *
+ * Fails if @pager, which knows of it, is not the one that serves any more.
+ */
+bool fake_qemu_enter_region(FakeQemu *fq, FakeRegion *region, unsigned pager);
+
+/** fake_qemu_take_region: out of it; returns the pager that still has it. */
+unsigned fake_qemu_take_region(FakeQemu *fq, FakeRegion *region);
+
 /** fake_qemu_new: a VM without a pager; @fm stays the caller's. */
 FakeQemu *fake_qemu_new(FakeManager *fm, Verdict *verdict, uint64_t seed);
 
