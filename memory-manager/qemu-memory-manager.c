@@ -31,6 +31,7 @@
 #include "trace/control.h"
 #include "attach.h"
 #include "manager.h"
+#include "write-budget.h"
 
 static bool exit_requested;
 static MmManager manager = {
@@ -110,6 +111,7 @@ static void start_service(void)
     raise_descriptor_limit();
     mm_qmp_init(&manager);
     mm_adopt_vms(&manager);
+    mm_write_budget_init(&manager);
     mm_qmp_listen(opts->qmp_path, &error_fatal);
     mm_attach_listen(&manager, &error_fatal);
 }

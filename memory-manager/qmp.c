@@ -154,12 +154,15 @@ ManagedTierList *coroutine_fn qmp_query_managed_tiers(Error **errp)
 
     mm_snapshot_refresh(manager, NULL);
     for (i = 0; i < manager->opts.nr_tiers; i++) {
+        const MmTierConf *tier = &manager->opts.tiers[i];
         MmMsgStartTier conf;
+        ManagedTier *out;
 
-        mm_tier_describe(&manager->opts.tiers[i], &conf);
-        QAPI_LIST_APPEND(tail, describe_tier(&conf,
-                                             manager->opts.tiers[i].path,
-                                             !manager->opts.tiers[i].draining));
+        mm_tier_describe(tier, &conf);
+        out = describe_tier(&conf, tier->path, !tier->draining);
+        out->write_budget = mm_write_budget_describe(&tier->writes);
+        out->has_write_budget = out->write_budget;
+        QAPI_LIST_APPEND(tail, out);
     }
     QTAILQ_FOREACH(vm, &manager->vms, next) {
         add_usage(&list, vm);

@@ -201,6 +201,7 @@ static ManagedVMTierList *describe_tiers(const MmRecord *rec,
         tier->content = reply->tier_content[conf->number];
         tier->used = reply->tier_used[conf->number];
         tier->size = reply->tier_size[conf->number];
+        tier->written = reply->stats.tier_written[conf->number];
         tier->throttling = mm_io_throttle_describe(&conf->io);
         tier->has_throttling = tier->throttling;
         QAPI_LIST_APPEND(tail, tier);

@@ -13,9 +13,11 @@
 #include "qemu/error-report.h"
 #include "qemu/help_option.h"
 #include "qemu/option.h"
+#include "qemu/units.h"
 #include "tier-conf.h"
 
 #define DEFAULT_SHARE 25
+#define MIN_WRITE_BUDGET (1 * GiB)
 
 QemuOptsList mm_tier_opts = {
     .name = "tier",
@@ -71,6 +73,11 @@ QemuOptsList mm_tier_opts = {
             .type = QEMU_OPT_NUMBER,
             .help = "file: most operations at once after a pause (default: a "
                     "tenth of a second's)",
+        }, {
+            .name = "write-budget",
+            .type = QEMU_OPT_SIZE,
+            .help = "file: bytes that all VMs together should write to it per "
+                    "day, for the sake of flash (default: no limit)",
         },
         { /* end of list */ }
     },
@@ -165,9 +172,12 @@ static bool parse_compressed(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
     ERRP_GUARD();
 
-    if (qemu_opt_get(o, "path") || mm_io_throttle_any(&tier->io)) {
+    if (qemu_opt_get(o, "path") || mm_io_throttle_any(&tier->io) ||
+        tier->writes.per_day) {
         error_setg(errp, "tier '%s' is in memory and has no %s", tier->name,
-                   qemu_opt_get(o, "path") ? "path" : "I/O to be throttled");
+                   qemu_opt_get(o, "path") ? "path" :
+                   tier->writes.per_day ? "write-budget"
+                                        : "I/O to be throttled");
         error_append_hint(errp, "Leave that out, or use a tier of type "
                           "'file'.\n");
         return false;
@@ -189,6 +199,22 @@ static bool parse_name(MmTierConf *tier, const char *name, Error **errp)
     return true;
 }
 
+static bool parse_write_budget(MmTierConf *tier, QemuOpts *o, Error **errp)
+{
+    ERRP_GUARD();
+    uint64_t per_day = qemu_opt_get_size(o, "write-budget", 0);
+
+    tier->writes.per_day = per_day;
+    if (per_day && per_day < MIN_WRITE_BUDGET) {
+        error_setg(errp, "write-budget=%" PRIu64 " is too low for a day",
+                   per_day);
+        error_append_hint(errp, "At least 1G is allowed; what flash stands is "
+                          "in its data sheet, as TBW or DWPD.\n");
+        return false;
+    }
+    return true;
+}
+
 static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
     const char *size = qemu_opt_get(o, "size");
@@ -197,6 +223,7 @@ static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
            parse_name(tier, qemu_opt_get(o, "name"), errp) &&
            (!size || parse_size(tier, size, errp)) &&
            mm_io_throttle_from_opts(&tier->io, o, errp) &&
+           parse_write_budget(tier, o, errp) &&
            (tier->kind == MM_TIER_KIND_FILE
             ? parse_file : parse_compressed)(tier, o, errp);
 }
@@ -241,8 +268,8 @@ void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
     if (!o) {
         error_reportf_err(err, "--tier %s: ", arg);
         error_printf("Its parameters are type, name, path, size, algorithm, "
-                     "overcommit and throttling.*; --tier help explains "
-                     "them.\n");
+                     "overcommit, write-budget and throttling.*; --tier "
+                     "help explains them.\n");
         exit(EXIT_FAILURE);
     }
     if (!mm_tier_from_opts(&tiers[*nr], o, &err)) {

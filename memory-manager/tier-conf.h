@@ -9,6 +9,7 @@
 #include "io-throttle.h"
 #include "managed-memory/proto.h"
 #include "qemu/option.h"
+#include "write-account.h"
 
 /* A tier. */
 typedef struct MmTierConf {
@@ -22,6 +23,7 @@ typedef struct MmTierConf {
     uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
     uint32_t vm_share;          /* the same as percent of its memory, or 0 */
     MmMsgIOLimits io;           /* of each VM, in a file tier */
+    MmWriteAccount writes;      /* of all VMs, to a file tier */
     bool draining;              /* VMs that attach do not get it */
     int dirfd;                  /* of a file tier: -1 until mm_tier_open() */
 } MmTierConf;

@@ -44,8 +44,9 @@ static void set_opt(QemuOpts *o, const char *key, const char *value)
 static bool parse(MmTierConf *tier, const char *name, const char *type,
                   const char *path, const char *size, const char *algorithm,
                   bool overcommit, const ManagedIOThrottle *throttling,
-                  Error **errp)
+                  uint64_t write_budget, Error **errp)
 {
+    g_autofree char *per_day = g_strdup_printf("%" PRIu64, write_budget);
     QemuOpts *o = qemu_opts_create(&mm_tier_opts, NULL, 0, &error_abort);
     bool ok;
 
@@ -55,6 +56,7 @@ static bool parse(MmTierConf *tier, const char *name, const char *type,
     set_opt(o, "size", size);
     set_opt(o, "algorithm", algorithm);
     set_opt(o, "overcommit", overcommit ? "on" : "off");
+    set_opt(o, "write-budget", per_day);
     if (throttling) {
         mm_io_throttle_to_opts(throttling, o);
     }
@@ -126,6 +128,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                           bool has_algorithm, ManagedTierAlgorithm algorithm,
                           bool has_overcommit, bool overcommit,
                           bool has_throttling, ManagedIOThrottle *throttling,
+                          bool has_write_budget, uint64_t write_budget,
                           bool has_before, const char *before, Error **errp)
 {
     MmOptions *opts = &manager->opts;
@@ -138,7 +141,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
     if (mm_tier_find(opts->tiers, opts->nr_tiers, name)) {
         use_again(name, !has_type && !has_path && !has_size &&
                   !has_algorithm && !has_overcommit && !has_throttling &&
-                  !has_before, errp);
+                  !has_write_budget && !has_before, errp);
         return;
     }
     if (has_path && !g_path_is_absolute(path)) {
@@ -149,13 +152,16 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                has_path ? path : NULL, has_size ? size : NULL,
                has_algorithm ? ManagedTierAlgorithm_str(algorithm) : NULL,
                has_overcommit && overcommit,
-               has_throttling ? throttling : NULL, errp)) {
+               has_throttling ? throttling : NULL,
+               has_write_budget ? write_budget : 0, errp)) {
         return;
     }
     if (!same_as_vms(&tier, errp) || !mm_tier_open(&tier, errp) ||
         !insert(&tier, next ? next - opts->tiers : opts->nr_tiers, errp)) {
         mm_tier_clear(&tier);
+        return;
     }
+    mm_write_budget_begin(find(name, &error_abort));
 }
 
 static strList *other_tiers(MmVM *vm, const char *name)
@@ -290,7 +296,7 @@ static bool parse_size(const char *name, MmTierKind kind, const char *size,
                        MmTierConf *out, Error **errp)
 {
     return parse(out, name, kind == MM_TIER_KIND_FILE ? "file" : "compressed",
-                 NULL, size, NULL, false, NULL, errp);
+                 NULL, size, NULL, false, NULL, 0, errp);
 }
 
 void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
@@ -352,7 +358,7 @@ static bool parse_throttle(const char *name, MmTierKind kind,
     MmTierConf new;
 
     if (!parse(&new, name, is_file ? "file" : "compressed", NULL, NULL, NULL,
-               false, throttling, errp)) {
+               false, throttling, 0, errp)) {
         return false;
     }
     *io = new.io;
@@ -393,6 +399,20 @@ qmp_managed_vm_set_io_throttle(const char *id, const char *name,
     if (tier) {
         tier->conf.io = set.io;
         mm_record_write(vm->record_path, &vm->rec, errp);
+    }
+}
+
+void qmp_managed_tier_set_write_budget(const char *name, uint64_t per_day,
+                                       Error **errp)
+{
+    MmTierConf *tier = find(name, errp);
+    MmTierConf new;
+
+    if (tier && parse(&new, name, tier->kind == MM_TIER_KIND_FILE ? "file"
+                                                                  : "compressed",
+                      NULL, NULL, NULL, false, NULL, per_day, errp)) {
+        mm_tier_clear(&new);
+        mm_write_budget_set(tier, per_day);
     }
 }
 

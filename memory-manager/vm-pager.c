@@ -253,6 +253,7 @@ static bool start_with(MmVM *vm, const MmMsgStart *start,
     mm_vm_report_lost(vm);
     trace_mm_vm_start_pager(vm->uuid_text, vm->rec.pager_pid, start->resume);
     vm->link = mm_link_new(control, &link_ops, vm);
+    mm_write_budget_new_pager(vm, !start->resume);
     vm->serving_since_ms = 0;
     vm->fresh = !start->resume;
     mm_vm_set_state(vm, MANAGEDVM_STATE_STARTING);

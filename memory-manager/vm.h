@@ -46,6 +46,7 @@
 #include "record.h"
 #include "snapshot.h"
 #include "vm-state.h"
+#include "write-budget.h"
 
 typedef struct MmTakeover MmTakeover;
 typedef struct MmTierChange MmTierChange;
@@ -86,6 +87,7 @@ struct MmVM {
 
     MmConditions conditions;
     MmSnapshot snapshot;
+    MmVMWrites writes;
     MmOperation operation;
     QTAILQ_ENTRY(MmVM) next;
 };

@@ -117,6 +117,7 @@ typedef enum MmMsgType {
     MM_MSG_SET_TIER,            /* MmMsgSetTier; answer OK */
     MM_MSG_SET_DRAINING,        /* MmMsgSetDraining; answer OK */
     MM_MSG_SET_IO_LIMITS,       /* MmMsgSetIOLimits; answer OK */
+    MM_MSG_SET_SPARED,          /* MmMsgSetSpared; answer OK */
 
     MM_MSG__MAX
 } MmMsgType;
@@ -318,6 +319,15 @@ typedef struct MmMsgSetDraining {
     uint32_t pad;
 } MmMsgSetDraining;
 
+/*
+ * These tiers get only what no other takes, but keep what they have.  Not known
+ * to the next pager.
+ */
+typedef struct MmMsgSetSpared {
+    uint32_t tiers;             /* bit per number; others are not spared (now) */
+    uint32_t pad;
+} MmMsgSetSpared;
+
 /* Descriptors of START, in this order; the device may be absent. */
 typedef enum MmStartFd {
     MM_START_FD_CONNECTION,     /* from QEMU, its HELLO already read */
@@ -396,6 +406,7 @@ typedef struct MmStats {
     uint64_t pager_starts;
     uint64_t last_stall_ns;     /* connection lost until served again */
     uint64_t latency[MM_LATENCY_BUCKETS]; /* fault read to page placed */
+    uint64_t tier_written[MM_MAX_TIERS];  /* bytes, by number */
 } MmStats;
 
 /* Of pages chosen at random, how many were touched within an interval. */

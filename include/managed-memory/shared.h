@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 4
+#define MM_LAYOUT_VERSION 5
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {

@@ -72,15 +72,20 @@ static void expect(Rig *rig, bool ok, const char *what)
     }
 }
 
-/* Bytes of the guest's memory that lie in a tier; the load goes on. */
-static uint64_t content(Rig *rig, unsigned number)
+static MmMsgQueryReply query(Rig *rig)
 {
     MmMsgQueryReply q = {};
 
     while (rig_ok(rig) && !fake_manager_query(rig->fm, &q)) {
         g_usleep(1000);     /* between two pagers */
     }
-    return q.tier_content[number];
+    return q;
+}
+
+/* Bytes of the guest's memory that lie in a tier; the load goes on. */
+static uint64_t content(Rig *rig, unsigned number)
+{
+    return query(rig).tier_content[number];
 }
 
 static void wait_for_content(Rig *rig, unsigned number)
@@ -253,12 +258,7 @@ static void test_not_to_be_had(void)
 
 static uint64_t put_off(Rig *rig)
 {
-    MmMsgQueryReply q = {};
-
-    while (rig_ok(rig) && !fake_manager_query(rig->fm, &q)) {
-        g_usleep(1000);     /* between two pagers */
-    }
-    return q.stats.io_put_off;
+    return query(rig).stats.io_put_off;
 }
 
 /* For this pager as for the next one. */
@@ -302,6 +302,58 @@ static void test_throttled(void)
     rig_finish(rig);
 }
 
+static bool set_spared(Rig *rig, uint32_t tiers)
+{
+    const MmMsgSetSpared set = { .tiers = tiers };
+
+    return request(rig, MM_MSG_SET_SPARED, &set, sizeof(set));
+}
+
+static uint64_t written(Rig *rig, unsigned number)
+{
+    return query(rig).stats.tier_written[number];
+}
+
+/* What is under way when a tier is spared still gets there. */
+static uint64_t written_at_last(Rig *rig, unsigned number)
+{
+    load_watch(rig->load, 500);
+    return written(rig, number);
+}
+
+/* One of two is spared, then both: that is better than to stand still. */
+static void test_spared(void)
+{
+    Rig *rig = new_rig(0);
+    uint64_t first, second;
+
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
+    rig_kill_pager(rig);
+    load_start(rig->load, &LOAD_MIXED);
+    wait_for_content(rig, ADDED_TIER);
+    expect(rig, set_spared(rig, 1u << ADDED_TIER), "cannot spare a tier");
+    first = written_at_last(rig, ADDED_TIER);
+    second = written(rig, FILE_TIER);
+    load_watch(rig->load, 500);
+    expect(rig, !rig_ok(rig) || written(rig, ADDED_TIER) == first,
+           "a tier that is spared was written to");
+    expect(rig, !rig_ok(rig) || written(rig, FILE_TIER) > second,
+           "the other tier was not written to");
+    expect(rig, set_spared(rig, 1u << ADDED_TIER | 1u << FILE_TIER),
+           "cannot spare both");
+    first = written(rig, ADDED_TIER);
+    load_watch(rig->load, 500);
+    expect(rig, !rig_ok(rig) || written(rig, ADDED_TIER) > first,
+           "with both spared nothing is written");
+    expect(rig, set_spared(rig, 0), "cannot use both again");
+    load_watch(rig->load, 200);
+    expect(rig, !rig_ok(rig) || !rig->fq->nr_events[MM_EVENT_IO_ERROR],
+           "an event says that a budget is an error");
+    load_stop(rig->load);
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 void torture_add_tiers(void)
 {
     g_test_add_func("/torture/tiers/drain", test_drain);
@@ -311,5 +363,6 @@ void torture_add_tiers(void)
     g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
     g_test_add_func("/torture/tiers/refused", test_refused);
     g_test_add_func("/torture/tiers/throttled", test_throttled);
+    g_test_add_func("/torture/tiers/spared", test_spared);
     g_test_add_func("/torture/tiers/not-to-be-had", test_not_to_be_had);
 }

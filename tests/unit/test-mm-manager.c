@@ -3,7 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * States of a VM, finding cgroups, the host's swap, percentiles, working sets.
+ * States of a VM, finding cgroups, the host's swap, percentiles, working sets,
+ * write budgets.
  */
 #include "qemu/osdep.h"
 #include "memory-manager/cgroup.h"
@@ -11,6 +12,7 @@
 #include "memory-manager/latency.h"
 #include "memory-manager/vm-state.h"
 #include "memory-manager/working-set.h"
+#include "memory-manager/write-account.h"
 
 #define A MANAGEDVM_STATE_ADOPTING
 #define S MANAGEDVM_STATE_STARTING
@@ -247,6 +249,75 @@ static void test_coverage(void)
     }
 }
 
+#define DAY_MS (24 * 60 * 60 * 1000LL)
+#define PER_DAY 1000000000ULL
+
+/* Whatever is written, in whatever pieces: per day not more counts as left. */
+static void test_account(void)
+{
+    uint64_t charged = 0;
+    int64_t now = 1;
+    MmWriteAccount a;
+
+    mm_account_open(&a, PER_DAY, PER_DAY, now);
+    while (now < 30 * DAY_MS) {
+        uint64_t bytes = g_test_rand_int_range(0, 100000);
+
+        now += g_test_rand_int_range(0, 5000);
+        if (!a.exhausted) {
+            mm_account_charge(&a, bytes, now);
+            charged += bytes;
+        } else {
+            mm_account_charge(&a, 0, now);
+        }
+        g_assert_cmpfloat(a.left, <=, PER_DAY);
+        g_assert_cmpfloat(a.left, >, -100000.0);
+    }
+    g_assert_cmpuint(charged, <=, 31 * PER_DAY + 100000);
+    g_assert_cmpuint(charged, >=, 30 * PER_DAY);
+}
+
+/* Exhausted is so until there is a quarter of an hour's. */
+static void test_account_exhausted(void)
+{
+    MmWriteAccount a;
+
+    mm_account_open(&a, PER_DAY, PER_DAY, 0);
+    g_assert_false(mm_account_charge(&a, PER_DAY - 1, 0));
+    g_assert_false(a.exhausted);
+    g_assert_true(mm_account_charge(&a, 1, 0));
+    g_assert_true(a.exhausted);
+    g_assert_false(mm_account_charge(&a, 0, DAY_MS / 96 - 1000));
+    g_assert_true(a.exhausted);
+    g_assert_true(mm_account_charge(&a, 0, DAY_MS / 96 + 1000));
+    g_assert_false(a.exhausted);
+    /* a pause of any length gives one day's */
+    mm_account_charge(&a, 0, 100 * DAY_MS);
+    g_assert_cmpfloat(a.left, ==, PER_DAY);
+    /* the clock of the host was put back: nothing is lost, nothing is won */
+    g_assert_false(mm_account_charge(&a, 1000, 50 * DAY_MS));
+    g_assert_cmpfloat(a.left, ==, PER_DAY - 1000);
+}
+
+/* Another budget is no new day. */
+static void test_account_set(void)
+{
+    MmWriteAccount a;
+
+    mm_account_open(&a, 0, 0, 0);
+    g_assert_false(mm_account_charge(&a, PER_DAY, 0));
+    mm_account_set(&a, PER_DAY, 0);
+    g_assert_cmpfloat(a.left, ==, PER_DAY);
+    mm_account_charge(&a, PER_DAY / 2, 0);
+    mm_account_set(&a, 2 * PER_DAY, 0);
+    g_assert_cmpfloat(a.left, ==, 1.5 * PER_DAY);
+    mm_account_set(&a, PER_DAY / 2, 0);
+    g_assert_cmpfloat(a.left, ==, 0);
+    g_assert_true(a.exhausted);
+    mm_account_set(&a, 0, 0);
+    g_assert_false(a.exhausted);
+}
+
 int main(int argc, char **argv)
 {
     int i;
@@ -266,5 +337,9 @@ int main(int argc, char **argv)
     g_test_add_func("/manager/percentile/ends", test_percentiles_of_the_ends);
     g_test_add_func("/manager/working-set/values", test_working_set);
     g_test_add_func("/manager/working-set/coverage", test_coverage);
+    g_test_add_func("/manager/write-account/any", test_account);
+    g_test_add_func("/manager/write-account/exhausted",
+                    test_account_exhausted);
+    g_test_add_func("/manager/write-account/set", test_account_set);
     return g_test_run();
 }

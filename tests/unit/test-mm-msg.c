@@ -72,6 +72,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_SET_TIER] = { "SET_TIER", FIXED(MmMsgSetTier) },
     [MM_MSG_SET_DRAINING] = { "SET_DRAINING", FIXED(MmMsgSetDraining) },
     [MM_MSG_SET_IO_LIMITS] = { "SET_IO_LIMITS", FIXED(MmMsgSetIOLimits) },
+    [MM_MSG_SET_SPARED] = { "SET_SPARED", FIXED(MmMsgSetSpared) },
 };
 
 /* One well-formed message of a type, with @len bytes of payload. */

@@ -142,6 +142,19 @@ static void handle_set_io_limits(MmControl *c, int sock)
     answer(c, sock, tier, err);
 }
 
+static void handle_set_spared(MmControl *c, int sock)
+{
+    const MmMsgSetSpared *set = (const void *)c->msg->payload;
+    unsigned i;
+
+    for (i = 0; i < c->vm->nr_tiers; i++) {
+        MmTier *tier = c->vm->tiers[i];
+
+        qatomic_set(&tier->spared, !!(set->tiers & 1u << tier->number));
+    }
+    answer(c, sock, true, NULL);
+}
+
 static void handle_give_up(MmControl *c, int sock)
 {
     uint64_t count;
@@ -331,6 +344,9 @@ void mm_manager_handle(MmControl *c, int sock)
         break;
     case MM_MSG_SET_IO_LIMITS:
         handle_set_io_limits(c, sock);
+        break;
+    case MM_MSG_SET_SPARED:
+        handle_set_spared(c, sock);
         break;
     default:
         answer_error(c, sock, EPROTO, "the pager does not know this command");

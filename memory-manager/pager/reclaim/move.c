@@ -71,14 +71,15 @@ static bool has_to_drain(MmTier *tier)
 /*
  * Where content of @t goes first: down, to the tier behind it; what has to
  * leave in any case, to the one that is filled first.  @t itself if there is
- * none.
+ * none.  One that is spared gets nothing that can stay where it is.
  */
 static MmTier *next_tier(const MmReclaim *r, unsigned t)
 {
     unsigned i = mm_tier_draining(r->vm->tiers[t]) ? 0 : t + 1;
 
     for (; i < r->vm->nr_tiers; i++) {
-        if (!mm_tier_draining(r->vm->tiers[i])) {
+        if (!mm_tier_draining(r->vm->tiers[i]) &&
+            !qatomic_read(&r->vm->tiers[i]->spared)) {
             return r->vm->tiers[i];
         }
     }

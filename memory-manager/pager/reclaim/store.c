@@ -177,7 +177,10 @@ static void collect_run(MmBatch *b, unsigned max)
     }
 }
 
-/* If all are full, rather a tier that drains than a guest that stands still. */
+/*
+ * If all are full, rather a tier that drains, or is spared, than a guest that
+ * stands still.
+ */
 static void next_tier(MmReclaim *r, MmBatch *b)
 {
     b->tier++;
@@ -235,6 +238,8 @@ static void run_stored(MmReclaim *r, MmTransfer *transfer)
         b->next = b->run[io->nr_pages] - b->p;
     }
     MM_STAT_ADD(r->vm, pages_written, io->nr_pages);
+    MM_STAT_ADD(r->vm, tier_written[tier->number],
+                io->nr_pages * MM_PAGE_SIZE);
 }
 
 /* Offer a run to the tier whose turn it is. */
@@ -268,8 +273,10 @@ static bool usable(MmReclaim *r, const MmBatch *b)
 {
     unsigned t = b->tier;
     MmDrain drain = qatomic_read(&r->vm->tiers[t]->drain);
+    bool willing = drain == MM_DRAIN_NO &&
+                   !qatomic_read(&r->vm->tiers[t]->spared);
 
-    return (b->last_resort ? drain == MM_DRAIN_GOING : drain == MM_DRAIN_NO) &&
+    return (b->last_resort ? !willing && drain != MM_DRAIN_DONE : willing) &&
            mm_tier_ready(r, t) && !r->health[t].hanging &&
            r->health[t].rest_until_ns <= clock_ns();
 }

@@ -235,6 +235,7 @@ struct MmTier {
     /* atomic */
     bool proven;                /* to be the VM's; remains so; reclaim thread */
     unsigned drain;             /* MmDrain */
+    bool spared;                /* gets only what no other takes */
 };
 
 /** mm_tier_draining: does it take nothing more?  Any thread. */

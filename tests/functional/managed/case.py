@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 
 from . import environment
-from .manager import Manager
+from .manager import OWN_FILES, Manager
 from .sandbox import Sandbox
 from .vm import GuestVM
 
@@ -22,7 +22,6 @@ BOOT_TIMEOUT_S = 90
 WORK_TIMEOUT_S = 120
 RECOVERY_TIMEOUT_S = 30
 MIB = environment.MIB
-OWN_FILES = {"manager.lock", "attach.sock", "qmp.sock"}
 
 
 class GuestTest(unittest.TestCase):

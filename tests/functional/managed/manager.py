@@ -16,6 +16,8 @@ from .upstream import QEMUMonitorProtocol, QMPError
 START_TIMEOUT_S = 20
 END_TIMEOUT_S = 10
 QMP_TIMEOUT_S = 20
+# What lies in the run folder when there is no VM
+OWN_FILES = {"attach.sock", "manager.lock", "qmp.sock", "write-budgets"}
 
 
 class ManagerError(Exception):

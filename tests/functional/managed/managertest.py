@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import proto
 from .fakeqemu import FakeQemu, QemuProcess
-from .manager import Manager
+from .manager import OWN_FILES, Manager
 from .sandbox import Sandbox
 
 FAKE_PAGER = Path(__file__).resolve().parents[1] / "fake-pager"
@@ -124,8 +124,7 @@ class ManagerTest(unittest.TestCase):
 
     def vm_files(self):
         """What lies in the run folder besides the manager's own files."""
-        own = {"manager.lock", "attach.sock", "qmp.sock"}
-        return sorted(set(os.listdir(self.manager.run)) - own)
+        return sorted(set(os.listdir(self.manager.run)) - OWN_FILES)
 
     def vm_file(self, suffix):
         """Path of the only file with this suffix."""
