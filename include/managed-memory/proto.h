@@ -324,7 +324,7 @@ typedef struct MmMsgSetDraining {
  * to the next pager.
  */
 typedef struct MmMsgSetSpared {
-    uint32_t tiers;             /* bit per number; others are not spared (now) */
+    uint32_t tiers;             /* bit per number; others are not (any more) */
     uint32_t pad;
 } MmMsgSetSpared;
 

@@ -190,6 +190,7 @@ enum {
     MM_IO_READ = 1 << 0,
 #define MM_IO_WRITE(tier) (1u << (1 + (tier)))
 #define MM_IO_START(tier) (1u << (1 + MM_MAX_TIERS + (tier)))
+    MM_IO_MOVE = 1 << (1 + 2 * MM_MAX_TIERS),
 };
 
 /**

@@ -287,7 +287,7 @@ static bool tell(FakeQemu *fq, MmMsgType type, const MmMsgRegionRef *ref,
     return ret == 0 || ret == -ECONNRESET;
 }
 
-/* Returns 0, -ECONNRESET (the pager is gone, and the region with it), -EINVAL */
+/* Returns as request_type(); with its pager the region is gone, too. */
 static int try_to_add(FakeQemu *fq, FakeRegion *region, const unsigned *pager,
                       Error **errp)
 {

@@ -159,6 +159,22 @@ static void test_evict(void)
     rig_finish(rig);
 }
 
+/* A QEMU that is stopped, with memory enough, is not short of memory. */
+static void test_stopped(void)
+{
+    Rig *rig = new_rig(0, INTERVAL_MS);
+
+    qatomic_set(&rig->fq->zap_paused, true);
+    load_watch(rig->load, 3000);
+    qatomic_set(&rig->fq->zap_paused, false);
+    load_watch(rig->load, 2 * INTERVAL_MS);
+    if (rig_ok(rig) && rig->fq->nr_events[MM_EVENT_PRESSURE]) {
+        verdict_fail(rig->verdict, "a sample raises an event of pressure");
+    }
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 /* Samples are taken under load, and pagers die in the middle of them. */
 static void test_load(void)
 {
@@ -180,5 +196,6 @@ void torture_add_sample(void)
     g_test_add_func("/torture/sample/resident", test_resident);
     g_test_add_func("/torture/sample/swapped", test_swapped);
     g_test_add_func("/torture/sample/evict", test_evict);
+    g_test_add_func("/torture/sample/stopped", test_stopped);
     g_test_add_func("/torture/sample/load", test_load);
 }

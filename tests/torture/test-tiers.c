@@ -201,6 +201,47 @@ static void test_replace_error(void)
     rig_finish(rig);
 }
 
+/* What cannot be read stays, somebody is told, and it goes when it can. */
+static void test_replace_unreadable(void)
+{
+    Rig *rig = new_rig(0);
+
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 0);
+    /* the first load reads the identity */
+    fake_manager_arm(rig->fm, "tier-load:err=5:2");
+    rig_kill_pager(rig);
+    expect(rig, set_draining(rig, FILE_TIER, true), "cannot drain");
+    expect(rig, fake_qemu_wait_event(rig->fq, MM_EVENT_IO_ERROR, 1, EVENT_MS),
+           "no event says what the drain waits for");
+    expect(rig, !is_drained(rig, FILE_TIER), "what is unreadable was given up");
+    fake_manager_heal(rig->fm);
+    wait_until_drained(rig, FILE_TIER, 0);
+    expect(rig, fake_qemu_wait_event(rig->fq, MM_EVENT_IO_RECOVERED, 1,
+                                     EVENT_MS), "no event says that it went on");
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
+/* A guest that does nothing gets its pool's memory back all the same. */
+static void test_resize_idle(void)
+{
+    Rig *rig = new_rig(8 * MiB);
+    int64_t end = g_get_monotonic_time() + DRAIN_MS * 1000;
+    uint64_t half = query(rig).tier_size[COMPRESSED_TIER] / 2;
+
+    expect(rig, half >= 256 * KiB, "the pool is not in use");
+    load_watch(rig->load, 500);
+    expect(rig, set_size(rig, COMPRESSED_TIER, half), "cannot resize");
+    while (rig_ok(rig) && query(rig).tier_size[COMPRESSED_TIER] > half) {
+        g_usleep(5000);
+        if (g_get_monotonic_time() > end) {
+            verdict_fail(rig->verdict, "the pool does not get smaller");
+        }
+    }
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 static void test_replace_kill(void)
 {
     replace_file(true, 30);
@@ -360,7 +401,10 @@ void torture_add_tiers(void)
     g_test_add_func("/torture/tiers/replace", test_replace);
     g_test_add_func("/torture/tiers/replace-idle", test_replace_idle);
     g_test_add_func("/torture/tiers/replace-error", test_replace_error);
+    g_test_add_func("/torture/tiers/replace-unreadable",
+                    test_replace_unreadable);
     g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
+    g_test_add_func("/torture/tiers/resize-idle", test_resize_idle);
     g_test_add_func("/torture/tiers/refused", test_refused);
     g_test_add_func("/torture/tiers/throttled", test_throttled);
     g_test_add_func("/torture/tiers/spared", test_spared);

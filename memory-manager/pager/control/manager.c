@@ -108,9 +108,12 @@ static bool set_tier(MmVM *vm, const MmMsgSetTier *set, Error **errp)
 {
     MmTier *tier = find_tier(vm, set->number, errp);
 
-    return tier &&
-           tier->ops->resize(tier, set->size, MIN(set->share, 100),
-                             qatomic_read(&vm->total_size), errp);
+    if (!tier || !tier->ops->resize(tier, set->size, MIN(set->share, 100),
+                                    qatomic_read(&vm->total_size), errp)) {
+        return false;
+    }
+    mm_reclaim_resized(vm);
+    return true;
 }
 
 static void handle_set_tier(MmControl *c, int sock)

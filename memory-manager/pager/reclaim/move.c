@@ -49,7 +49,7 @@ bool mm_move_wanted(const MmReclaim *r)
             return true;
         }
     }
-    return false;
+    return r->move.wanted || qatomic_read(&r->move.resized);
 }
 
 /*
@@ -92,6 +92,9 @@ static MmAgeing wants(MmReclaim *r, unsigned t, const MmTier *next)
     MmTier *tier = r->vm->tiers[t];
     bool is_last = tier == next;
 
+    if (mm_tier_draining(tier) && !has_to_drain(tier)) {
+        return MM_AGEING_NONE;      /* done, whether its disk answers or not */
+    }
     /* one that fails is tried again: perhaps nobody else does */
     if (!mm_tier_ready(r, t) ||
         (!is_last && r->health[next->index].failing &&
@@ -99,9 +102,30 @@ static MmAgeing wants(MmReclaim *r, unsigned t, const MmTier *next)
         return MM_AGEING_NONE;
     }
     if (mm_tier_draining(tier)) {
-        return has_to_drain(tier) ? MM_AGEING_DOWN : MM_AGEING_NONE;
+        return MM_AGEING_DOWN;
     }
     return tier->ops->age ? tier->ops->age(tier, is_last) : MM_AGEING_NONE;
+}
+
+/* A drain without end has to say why it has none. */
+static void tell_unreadable(MmReclaim *r, uint64_t nr)
+{
+    MmMove *move = &r->move;
+
+    if (move->told_unreadable == nr) {
+        return;
+    }
+    move->told_unreadable = nr;
+    if (nr) {
+        mm_vm_io_failing(r->vm, MM_IO_MOVE, true);
+        mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, EIO,
+                    "%" PRIu64 " pages cannot be read from tier '%s', which is "
+                    "to be drained; they stay there, and are tried again",
+                    nr, r->vm->tiers[move->from]->name);
+    } else if (mm_vm_io_failing(r->vm, MM_IO_MOVE, false)) {
+        mm_vm_event(r->vm, MM_EVENT_IO_RECOVERED, UINT32_MAX, 0,
+                    "all that was to leave a tier could be read");
+    }
 }
 
 /* Does a tier want to get rid of anything? */
@@ -113,6 +137,8 @@ static bool begin_sweep(MmReclaim *r)
     if (move->rest_until_ns > clock_ns()) {
         return false;
     }
+    qatomic_set(&move->resized, false);
+    move->wanted = true;
     for (t = 0; t < r->vm->nr_tiers; t++) {
         const MmTier *next = next_tier(r, t);
         MmAgeing ageing = wants(r, t, next);
@@ -124,15 +150,21 @@ static bool begin_sweep(MmReclaim *r)
             move->region = 0;
             move->page = 0;
             move->moved = 0;
+            move->unreadable = 0;
             return true;
         }
     }
+    tell_unreadable(r, 0);
+    move->wanted = false;
     move->rest_until_ns = clock_ns() + LOOK_NS;
     return false;
 }
 
 static void end_sweep(MmReclaim *r)
 {
+    if (mm_tier_draining(r->vm->tiers[r->move.from])) {
+        tell_unreadable(r, r->move.unreadable);
+    }
     r->move.sweeping = false;
     r->move.rest_until_ns = r->move.moved ? 0 : clock_ns() + REST_NS;
 }
@@ -203,6 +235,8 @@ static void check_pieces(MmReclaim *r, MmBatch *b)
             mm_page_checksum(map, p->page, p->entry, p->buf) ==
             map->checksums[p->page]) {
             b->p[right++] = *p;
+        } else if (mm_map_get(map, p->page) == p->entry) {
+            r->move.unreadable++;
         }
     }
     b->nr = right;

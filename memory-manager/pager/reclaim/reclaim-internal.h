@@ -99,7 +99,11 @@ typedef struct MmMove {
     uint32_t region;            /* the hand */
     uint64_t page;
     uint64_t moved;             /* pages in this sweep */
+    uint64_t unreadable;        /* and those that could not be read */
+    uint64_t told_unreadable;   /* an event has said so */
     uint64_t rest_until_ns;     /* no sweep before */
+    bool wanted;                /* the last look has found something to do */
+    bool resized;               /* atomic: a tier was since then */
 
     MmMoveStage stage;          /* of the batch */
     unsigned loading;           /* transfers under way */
@@ -204,6 +208,9 @@ bool mm_zap_give_up(MmRegion *region, uint64_t page, uint64_t entry);
  * Returns 0, or -errno if QEMU's zap thread is gone.
  */
 int mm_sample_step(MmReclaim *r);
+
+/** mm_reclaim_pressed: must pages go, not only on the operator's word? */
+bool mm_reclaim_pressed(MmReclaim *r);
 
 /** mm_sample_abort: let go of the pages of a sample that is under way. */
 void mm_sample_abort(MmReclaim *r);

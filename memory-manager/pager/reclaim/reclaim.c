@@ -77,6 +77,11 @@ static bool wanted(MmReclaim *r)
     return r->active || qatomic_read(&r->urged) || evict_wanted(r);
 }
 
+bool mm_reclaim_pressed(MmReclaim *r)
+{
+    return wanted(r) && (r->active || qatomic_read(&r->urged));
+}
+
 /* Evict until something is evicted or the hand has found nothing. */
 static int reclaim_some(MmReclaim *r, unsigned *evicted)
 {
@@ -240,6 +245,9 @@ static void rest(MmReclaim *r, int timeout_ms)
     qatomic_set(&r->sleeping, true);
     /* pairs with mm_reclaim_wake(): asleep, then looked once more */
     smp_mb();
+    if (mm_move_wanted(r)) {
+        timeout_ms = LOOK_REST_MS;
+    }
     if (!wanted(r) && !evict_over(r) &&
         (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
          qatomic_read(&r->vm->reclaim_resting))) {
@@ -281,8 +289,7 @@ static void *reclaim_thread(void *opaque)
             if (mm_sample_step(r) < 0) {
                 return zap_lost(r);
             }
-            rest(r, ready && !r->told_stuck && !busy(r) && !mm_store_look(r) &&
-                    !mm_move_wanted(r)
+            rest(r, ready && !r->told_stuck && !busy(r) && !mm_store_look(r)
                     ? mm_sample_wait_ms(r) : LOOK_REST_MS);
             continue;
         }
@@ -375,6 +382,12 @@ void mm_reclaim_wake(MmVM *vm)
     if (qatomic_read(&vm->reclaim->sleeping)) {
         mm_wake(vm->reclaim->wake_fd);
     }
+}
+
+void mm_reclaim_resized(MmVM *vm)
+{
+    qatomic_set(&vm->reclaim->move.resized, true);
+    mm_reclaim_wake(vm);
 }
 
 void mm_reclaim_urge(MmVM *vm)

@@ -21,6 +21,9 @@ void mm_reclaim_start(MmVM *vm);
 /** mm_reclaim_wake: look at the watermarks; any thread, cheap if awake. */
 void mm_reclaim_wake(MmVM *vm);
 
+/** mm_reclaim_resized: a tier may have more in it than it should; any thread */
+void mm_reclaim_resized(MmVM *vm);
+
 /**
  * mm_reclaim_urge: evict some pages though the limit does not ask for it
  *

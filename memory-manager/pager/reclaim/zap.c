@@ -7,12 +7,15 @@
  * and nothing else, so that it answers whatever its vCPUs wait for.
  */
 #include "qemu/osdep.h"
+#include <poll.h>
 #include "managed-memory/msg.h"
 #include "../region.h"
 #include "reclaim-internal.h"
 
 /* After so long without an answer, faults may draw on the reserve. */
 #define ZAP_TIMEOUT_MS 1000
+/* When the kernel has no memory for a message. */
+#define SEND_REST_MS 10
 
 QEMU_BUILD_BUG_ON(MM_ZAP_PAGES > MM_ZAP_MAX_RANGES);
 
@@ -67,15 +70,25 @@ static void zap_failed(MmReclaim *r, const MmZap *zap)
     }
 }
 
+static int send_zap(MmReclaim *r, const MmZap *zap, uint64_t seq)
+{
+    size_t len = sizeof(zap->hdr) +
+                 zap->hdr.nr_ranges * sizeof(zap->ranges[0]);
+    int ret;
+
+    while ((ret = mm_msg_send(r->vm->zap_fd, MM_MSG_ZAP, seq, &zap->hdr, len,
+                              NULL, 0)) == -ENOMEM || ret == -ENOBUFS) {
+        poll(NULL, 0, SEND_REST_MS);
+    }
+    return ret;
+}
+
 int mm_zap_send(MmReclaim *r, const MmZap *zap)
 {
     g_autofree MmMsg *reply = g_new(MmMsg, 1);
     uint64_t seq = ++r->zap_seq;
-    int ret;
+    int ret = send_zap(r, zap, seq);
 
-    ret = mm_msg_send(r->vm->zap_fd, MM_MSG_ZAP, seq, &zap->hdr,
-                      sizeof(zap->hdr) +
-                      zap->hdr.nr_ranges * sizeof(zap->ranges[0]), NULL, 0);
     if (ret < 0) {
         return ret;
     }
@@ -83,8 +96,11 @@ int mm_zap_send(MmReclaim *r, const MmZap *zap)
         ret = mm_msg_recv(r->vm->zap_fd, reply, ZAP_TIMEOUT_MS);
         mm_msg_clear(reply);
         if (ret == -ETIMEDOUT) {
-            qatomic_set(&r->vm->limit.held, false);
-            mm_reclaim_set_stuck(r, true);
+            /* a QEMU that is stopped wants no memory, either */
+            if (mm_reclaim_pressed(r)) {
+                qatomic_set(&r->vm->limit.held, false);
+                mm_reclaim_set_stuck(r, true);
+            }
         } else if (ret <= 0) {
             return ret ?: -ECONNRESET;
         } else if (reply->hdr.seq == seq) {

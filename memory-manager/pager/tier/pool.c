@@ -88,7 +88,7 @@ struct MmPool {
     uint64_t units;
     /* what a former pager has left is gone; read by the reclaim thread only */
     bool swept;
-    unsigned long *claimed;     /* units; NULL once swept */
+    GPtrArray *claimed;         /* bitmap of units per segment, or NULL */
 };
 
 static uint64_t make_place(uint64_t unit, unsigned nr_units)
@@ -157,7 +157,7 @@ static void sweep(MmPool *pool)
     }
     g_mutex_lock(&pool->lock);
     pool->swept = true;
-    g_clear_pointer(&pool->claimed, g_free);
+    g_clear_pointer(&pool->claimed, g_ptr_array_unref);
     /* with those that have been freed meanwhile: they are found here, too */
     g_array_set_size(pool->holes, 0);
     for (n = 0; n < pool->fresh; n++) {
@@ -307,25 +307,38 @@ void mm_pool_free(MmPool *pool, uint64_t place)
     g_mutex_unlock(&pool->lock);
 }
 
+/* What of a segment has been claimed; only of those that are, there is any. */
+static unsigned long *claimed_units(MmPool *pool, uint32_t n)
+{
+    if (!pool->claimed) {
+        pool->claimed = g_ptr_array_new_with_free_func(g_free);
+    }
+    if (pool->claimed->len <= n) {
+        g_ptr_array_set_size(pool->claimed, n + 1);
+    }
+    if (!pool->claimed->pdata[n]) {
+        pool->claimed->pdata[n] = bitmap_new(SEGMENT_UNITS);
+    }
+    return pool->claimed->pdata[n];
+}
+
 /* Can it be, and does it overlap with nothing that was claimed before? */
 static bool claim_units(MmPool *pool, uint64_t unit, unsigned nr_units,
                         size_t max_size)
 {
+    unsigned long *claimed;
+
     if (unit / SEGMENT_UNITS >= pool->nr_segments ||
         unit % SEGMENT_UNITS + nr_units > SEGMENT_UNITS ||
         nr_units * UNIT > max_size) {
         return false;
     }
-    if (!pool->claimed) {
-        /* mostly untouched, and so mostly not there */
-        pool->claimed = g_new0(unsigned long,
-                            BITS_TO_LONGS((uint64_t)pool->nr_segments *
-                                          SEGMENT_UNITS));
-    }
-    if (find_next_bit(pool->claimed, unit + nr_units, unit) < unit + nr_units) {
+    claimed = claimed_units(pool, unit / SEGMENT_UNITS);
+    unit %= SEGMENT_UNITS;
+    if (find_next_bit(claimed, unit + nr_units, unit) < unit + nr_units) {
         return false;
     }
-    bitmap_set(pool->claimed, unit, nr_units);
+    bitmap_set(claimed, unit, nr_units);
     return true;
 }
 
