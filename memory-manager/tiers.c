@@ -209,9 +209,12 @@ static bool can_drain(const char *name, Error **errp)
                        vm->uuid_text, name);
             return false;
         }
-        if (vm->state != MANAGEDVM_STATE_SERVING || mm_operation_running(vm)) {
-            error_setg(errp, "VM %s is busy, or not served by a pager now; try "
-                       "again when that is over", vm->uuid_text);
+        if (!mm_vm_tiers_may_change(vm, errp)) {
+            return false;
+        }
+        if (mm_operation_running(vm)) {
+            error_setg(errp, "VM %s is busy with another operation; try again "
+                       "when that is over", vm->uuid_text);
             return false;
         }
     }
@@ -406,11 +409,11 @@ void qmp_managed_tier_set_write_budget(const char *name, uint64_t per_day,
                                        Error **errp)
 {
     MmTierConf *tier = find(name, errp);
+    bool is_file = tier && tier->kind == MM_TIER_KIND_FILE;
     MmTierConf new;
 
-    if (tier && parse(&new, name, tier->kind == MM_TIER_KIND_FILE ? "file"
-                                                                  : "compressed",
-                      NULL, NULL, NULL, false, NULL, per_day, errp)) {
+    if (tier && parse(&new, name, is_file ? "file" : "compressed", NULL, NULL,
+                      NULL, false, NULL, per_day, errp)) {
         mm_tier_clear(&new);
         mm_write_budget_set(tier, per_day);
     }

@@ -19,9 +19,9 @@
  * before, and those that were new are drained. Then the change has failed.
  *
  * The record has all that must not be forgotten. A manager that is restarted
- * goes on with DRAINING, and does not know of tiers that were only going to be
+ * goes on with SETTING, and does not know of tiers that were only going to be
  * drained. A pager that dies does not matter: each step begins anew with its
- * successor.
+ * successor.  VMs whose pagers are to be replaced take turns.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -33,6 +33,13 @@
 
 /* How often to look how much is left. */
 #define LOOK_MS 500
+/*
+ * VMs that are without a pager at the same time, because they get another one:
+ * the manager starts one after the other.  One that does not come back for so
+ * long does not hold up the others.
+ */
+#define REPLACED_AT_ONCE 4
+#define TURN_MS 2000
 
 typedef enum Phase {
     PHASE_NONE,
@@ -46,7 +53,7 @@ typedef enum Phase {
 #define TO(phase) (1u << PHASE_##phase)
 
 static const uint8_t edges[PHASE__MAX] = {
-    [PHASE_NONE] = TO(ADDING) | TO(SETTING) | TO(DRAINING),
+    [PHASE_NONE] = TO(ADDING) | TO(SETTING) | TO(REMOVING),
     [PHASE_ADDING] = TO(SETTING) | TO(NONE),
     [PHASE_SETTING] = TO(DRAINING) | TO(NONE) | TO(ADDING),   /* back */
     [PHASE_DRAINING] = TO(REMOVING) | TO(NONE),
@@ -70,6 +77,9 @@ struct MmTierChange {
     char *error;                /* why it goes back, or NULL */
     uint64_t asked;             /* number of the request under way, or 0 */
     bool operation;             /* not if a restarted manager goes on with it */
+    bool compared;              /* what the pager has with the record */
+    bool waiting;               /* for its turn to have the pager replaced */
+    int64_t replaced_ms;        /* when it was; 0: the next one serves */
 };
 
 static void set_phase(MmVM *vm, Phase to)
@@ -171,7 +181,7 @@ static bool add_by_name(MmVM *vm, MmRecord *rec, const char *name,
     const MmRecordTier *has = mm_vm_tiers_find(vm, name);
     MmRecordTier *tier = &rec->tiers[rec->nr_tiers];
 
-    if (conf ? conf->draining : !has) {
+    if (!has && (!conf || conf->draining)) {
         error_setg(errp, conf ? "tier '%s' is being drained"
                    : "there is no tier '%s'; query-managed-tiers, or "
                    "'qemu-memctl tiers', shows all", name);
@@ -266,10 +276,68 @@ static void copy_tiers(MmRecord *to, const MmRecord *from)
     memcpy(to->tiers, from->tiers, sizeof(to->tiers));
 }
 
+static void later(MmVM *vm)
+{
+    timer_mod(vm->tier_change->timer,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
+}
+
+static unsigned nr_without_pager(MmManager *mgr, int64_t now)
+{
+    unsigned nr = 0;
+    MmVM *vm;
+
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        const MmTierChange *change = vm->tier_change;
+
+        nr += change->replaced_ms && now - change->replaced_ms < TURN_MS;
+    }
+    return nr;
+}
+
+/* Those whose turn it is; others look again. */
+static void replace_some(MmManager *mgr)
+{
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    unsigned nr = nr_without_pager(mgr, now);
+    MmVM *vm;
+
+    QTAILQ_FOREACH(vm, &mgr->vms, next) {
+        MmTierChange *change = vm->tier_change;
+
+        if (change->waiting && nr < REPLACED_AT_ONCE) {
+            change->waiting = false;
+            change->replaced_ms = now;
+            nr++;
+            mm_vm_replace_pager(vm);
+        }
+    }
+}
+
 static void replace_pager(MmVM *vm)
 {
     vm->tier_change->old_pager = vm->rec.pager_pid;
-    mm_vm_replace_pager(vm);
+    vm->tier_change->waiting = true;
+    later(vm);
+    replace_some(vm->mgr);
+}
+
+/* Has the pager been replaced, or has it died before its turn came? */
+static bool replaced(MmVM *vm)
+{
+    MmTierChange *change = vm->tier_change;
+
+    if (vm->rec.pager_pid == change->old_pager) {
+        if (change->waiting) {
+            later(vm);
+            replace_some(vm->mgr);
+        }
+        return false;
+    }
+    change->waiting = false;
+    change->replaced_ms = 0;
+    replace_some(vm->mgr);
+    return true;
 }
 
 /* To these tiers, of which some are to be drained. */
@@ -291,13 +359,11 @@ static void go(MmVM *vm, const MmRecord *rec, uint32_t leaving)
     }
 }
 
-bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
+bool mm_vm_tiers_may_change(MmVM *vm, Error **errp)
 {
     MmTierChange *change = vm->tier_change;
-    MmRecord rec = vm->rec;
-    uint32_t leaving;
 
-    if (vm->state != MANAGEDVM_STATE_SERVING) {
+    if (vm->state != MANAGEDVM_STATE_SERVING || !change->compared) {
         error_setg(errp, "VM %s is not served by a pager now; try again when "
                    "it is", vm->uuid_text);
         return false;
@@ -305,6 +371,18 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
     if (change->phase != PHASE_NONE && change->phase != PHASE_DRAINING) {
         error_setg(errp, "VM %s is being given other tiers; wait for the end "
                    "of that", vm->uuid_text);
+        return false;
+    }
+    return true;
+}
+
+bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
+{
+    MmTierChange *change = vm->tier_change;
+    MmRecord rec = vm->rec;
+    uint32_t leaving;
+
+    if (!mm_vm_tiers_may_change(vm, errp)) {
         return false;
     }
     if (!plan(vm, names, &rec, &leaving, errp)) {
@@ -389,12 +467,6 @@ static bool ask(MmVM *vm, MmMsgType type, const void *payload, size_t len,
     vm->tier_change->asked = mm_vm_connect(vm, NULL)
         ? mm_link_request(vm->link, type, payload, len, fn, vm, NULL) : 0;
     return vm->tier_change->asked != 0;
-}
-
-static void later(MmVM *vm)
-{
-    timer_mod(vm->tier_change->timer,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
 }
 
 /* The new pager has what it could get. */
@@ -538,7 +610,35 @@ static void find_unfinished(MmVM *vm)
     if (adding) {
         set_phase(vm, PHASE_ADDING);
     } else if (change->leaving) {
-        set_phase(vm, PHASE_DRAINING);
+        /* or the pager has been told something else last */
+        set_phase(vm, PHASE_SETTING);
+    }
+}
+
+/*
+ * A pager that has more than the record was to be replaced when the manager
+ * died.  The number of what it has too much would be given to another tier.
+ */
+static void compared(void *opaque, const MmMsg *msg)
+{
+    const MmMsgQueryReply *reply = answer_to_query(msg);
+    MmVM *vm = opaque;
+    uint32_t known = 0, i;
+
+    vm->tier_change->asked = 0;
+    if (!reply) {
+        later(vm);
+        return;
+    }
+    vm->tier_change->compared = true;
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        known |= 1u << vm->rec.tiers[i].conf.number;
+    }
+    if (reply->tiers & ~known) {
+        set_phase(vm, PHASE_REMOVING);
+        replace_pager(vm);
+    } else {
+        mm_vm_tiers_step(vm);
     }
 }
 
@@ -549,13 +649,18 @@ void mm_vm_tiers_step(MmVM *vm)
     if (vm->state != MANAGEDVM_STATE_SERVING || change->asked) {
         return;
     }
+    if (!change->compared) {
+        if (!ask(vm, MM_MSG_QUERY, NULL, 0, compared)) {
+            later(vm);
+        }
+        return;
+    }
     if (change->phase == PHASE_NONE) {
         find_unfinished(vm);
     }
     switch (change->phase) {
     case PHASE_ADDING:
-        if (vm->rec.pager_pid != change->old_pager &&
-            !ask(vm, MM_MSG_QUERY, NULL, 0, added)) {
+        if (replaced(vm) && !ask(vm, MM_MSG_QUERY, NULL, 0, added)) {
             later(vm);
         }
         break;
@@ -568,7 +673,7 @@ void mm_vm_tiers_step(MmVM *vm)
         }
         break;
     case PHASE_REMOVING:
-        if (vm->rec.pager_pid != change->old_pager) {
+        if (replaced(vm)) {
             end_change(vm, change->error);
         }
         break;

@@ -20,6 +20,9 @@ void mm_vm_tiers_free(MmVM *vm);
 /** mm_vm_tiers_held: QEMU holds what belongs to the tiers of the record. */
 void mm_vm_tiers_held(MmVM *vm);
 
+/** mm_vm_tiers_may_change: can such a change begin? */
+bool mm_vm_tiers_may_change(MmVM *vm, Error **errp);
+
 /**
  * mm_vm_tiers_change: give a VM these tiers, and drain its others
  *
