@@ -213,11 +213,11 @@ static void test_replace_unreadable(void)
     expect(rig, set_draining(rig, FILE_TIER, true), "cannot drain");
     expect(rig, fake_qemu_wait_event(rig->fq, MM_EVENT_IO_ERROR, 1, EVENT_MS),
            "no event says what the drain waits for");
-    expect(rig, !is_drained(rig, FILE_TIER), "what is unreadable was given up");
+    expect(rig, !is_drained(rig, FILE_TIER), "unreadable pages are given up");
     fake_manager_heal(rig->fm);
     wait_until_drained(rig, FILE_TIER, 0);
     expect(rig, fake_qemu_wait_event(rig->fq, MM_EVENT_IO_RECOVERED, 1,
-                                     EVENT_MS), "no event says that it went on");
+                                     EVENT_MS), "no event says that it works");
     rig_check_all(rig);
     rig_finish(rig);
 }
