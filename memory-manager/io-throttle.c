@@ -1,5 +1,5 @@
 /*
- * qemu-memory-manager: how fast a VM may use a tier
+ * qemu-memory-manager: I/O limits as people give them; pagers enforce them
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,13 +18,10 @@
 static bool check(const char *what, uint64_t rate, uint64_t most,
                   uint64_t least, Error **errp)
 {
-    ERRP_GUARD();
-
     if (rate && rate < least) {
-        error_setg(errp, "throttling.%s=%" PRIu64 " is too low", what, rate);
-        error_append_hint(errp, "The guest's memory comes and goes that way: "
-                          "at least %" PRIu64 " is allowed, or 0 for no "
-                          "limit.\n", least);
+        error_setg(errp, "throttling.%s=%" PRIu64 " is too low for a guest's "
+                   "memory; it is at least %" PRIu64 ", or 0 for no limit",
+                   what, rate, least);
         return false;
     }
     if (most && most < rate) {

@@ -1,5 +1,5 @@
 /*
- * qemu-memory-manager: how fast a VM may use a tier
+ * qemu-memory-manager: I/O limits as people give them; pagers enforce them
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -201,15 +201,12 @@ static bool parse_name(MmTierConf *tier, const char *name, Error **errp)
 
 static bool parse_write_budget(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
-    ERRP_GUARD();
     uint64_t per_day = qemu_opt_get_size(o, "write-budget", 0);
 
     tier->writes.per_day = per_day;
     if (per_day && per_day < MIN_WRITE_BUDGET) {
-        error_setg(errp, "write-budget=%" PRIu64 " is too low for a day",
-                   per_day);
-        error_append_hint(errp, "At least 1G is allowed; what flash stands is "
-                          "in its data sheet, as TBW or DWPD.\n");
+        error_setg(errp, "write-budget=%" PRIu64 " is too low for a day; it is "
+                   "at least 1G, or 0 for no budget", per_day);
         return false;
     }
     return true;

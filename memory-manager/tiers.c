@@ -20,14 +20,34 @@ void mm_tiers_init(MmManager *mgr)
     manager = mgr;
 }
 
+/* VMs may have it of an earlier manager all the same. */
+static void no_such_tier(const char *name, Error **errp)
+{
+    MmVM *vm;
+
+    QTAILQ_FOREACH(vm, &manager->vms, next) {
+        const MmRecordTier *has = mm_vm_tiers_find(vm, name);
+
+        if (has) {
+            error_setg(errp, "tier '%s' is one of an earlier manager, which "
+                       "VM %s has kept; add it again first, in %s", name,
+                       vm->uuid_text,
+                       has->conf.kind == MM_TIER_KIND_FILE ? has->path
+                                                           : "memory");
+            return;
+        }
+    }
+    error_setg(errp, "there is no tier '%s'; query-managed-tiers, or "
+               "'qemu-memctl tiers', shows all", name);
+}
+
 static MmTierConf *find(const char *name, Error **errp)
 {
     MmOptions *opts = &manager->opts;
     const MmTierConf *tier = mm_tier_find(opts->tiers, opts->nr_tiers, name);
 
     if (!tier) {
-        error_setg(errp, "there is no tier '%s'; query-managed-tiers, or "
-                   "'qemu-memctl tiers', shows all", name);
+        no_such_tier(name, errp);
         return NULL;
     }
     return &opts->tiers[tier - opts->tiers];
@@ -144,6 +164,11 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                   !has_write_budget && !has_before, errp);
         return;
     }
+    if (!has_path && (!has_type || type == MANAGED_TIER_TYPE_FILE)) {
+        error_setg(errp, "there is no tier '%s' to be used again; a new one in "
+                   "files needs a path", name);
+        return;
+    }
     if (has_path && !g_path_is_absolute(path)) {
         error_setg(errp, "'%s' is not an absolute path", path);
         return;
@@ -221,19 +246,29 @@ static bool can_drain(const char *name, Error **errp)
     return true;
 }
 
-/* Is there another one that VMs can get? */
-static bool is_last(const MmTierConf *tier)
+/* Is there another one that VMs can get, and that will do for them? */
+static bool can_do_without(const MmTierConf *tier, Error **errp)
 {
+    const MmTierConf *last = NULL;
     unsigned i;
 
     for (i = 0; i < manager->opts.nr_tiers; i++) {
         const MmTierConf *other = &manager->opts.tiers[i];
 
         if (other != tier && !other->draining) {
-            return false;
+            last = other;
         }
     }
-    return true;
+    if (!last) {
+        error_setg(errp, "there is no other tier that VMs could get than '%s'; "
+                   "add one first", tier->name);
+    } else if (last->kind == MM_TIER_KIND_COMPRESSED && !last->overcommit) {
+        error_setg(errp, "without tier '%s' there is none that can promise "
+                   "room, and VMs with a limit could not attach; add another "
+                   "one in files first", tier->name);
+        return false;
+    }
+    return last;
 }
 
 ManagedTierDrain *qmp_managed_tier_drain(const char *name, Error **errp)
@@ -245,9 +280,7 @@ ManagedTierDrain *qmp_managed_tier_drain(const char *name, Error **errp)
     if (!tier || !can_drain(name, errp)) {
         return NULL;
     }
-    if (is_last(tier)) {
-        error_setg(errp, "there is no other tier that VMs could get than '%s'; "
-                   "add one first", name);
+    if (!can_do_without(tier, errp)) {
         return NULL;
     }
     tier->draining = true;
@@ -284,9 +317,7 @@ void qmp_managed_tier_remove(const char *name, Error **errp)
             return;
         }
     }
-    if (is_last(tier)) {
-        error_setg(errp, "there is no other tier that VMs could get than '%s'; "
-                   "add one first", name);
+    if (!can_do_without(tier, errp)) {
         return;
     }
     mm_tier_clear(tier);

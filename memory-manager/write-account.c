@@ -25,7 +25,7 @@ void mm_account_set(MmWriteAccount *a, uint64_t per_day, int64_t now_ms)
 
     mm_account_charge(a, 0, now_ms);
     used = a->per_day - a->left;
-    mm_account_open(a, per_day, per_day - used, now_ms);
+    mm_account_open(a, per_day, MAX(per_day - used, 0), now_ms);
 }
 
 static void credit(MmWriteAccount *a, int64_t now_ms)
@@ -47,7 +47,7 @@ bool mm_account_charge(MmWriteAccount *a, uint64_t bytes, int64_t now_ms)
         return was;
     }
     credit(a, now_ms);
-    a->left -= bytes;
+    a->left = MAX(a->left - bytes, -(double)a->per_day);
     if (a->left <= 0) {
         a->exhausted = true;
     } else if (a->left >= a->per_day * ENOUGH) {

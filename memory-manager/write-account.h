@@ -12,7 +12,7 @@
 
 typedef struct MmWriteAccount {
     uint64_t per_day;           /* bytes; 0: no budget */
-    double left;                /* bytes; below 0: written beyond it */
+    double left;                /* bytes; below 0, to -per_day: beyond it */
     int64_t at_ms;              /* up to when it was credited */
     bool exhausted;             /* until there is something on it again */
 } MmWriteAccount;
@@ -27,7 +27,12 @@ typedef struct MmWriteAccount {
 void mm_account_open(MmWriteAccount *a, uint64_t per_day, double left,
                      int64_t now_ms);
 
-/** mm_account_set: another budget; what was used of the old one was used. */
+/**
+ * mm_account_set: another budget
+ *
+ * What was used of the old one was used; what is beyond the new one is not
+ * held against it.
+ */
 void mm_account_set(MmWriteAccount *a, uint64_t per_day, int64_t now_ms);
 
 /**

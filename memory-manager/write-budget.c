@@ -23,6 +23,7 @@
 #define FILE_NAME "write-budgets"
 #define KEY_LEFT "left"
 #define KEY_AT "at"
+#define KEY_PER_DAY "per-day"
 #define KEY_WRITTEN "written"
 
 static MmManager *manager;
@@ -66,6 +67,8 @@ static void save(void)
             g_key_file_set_double(file, tier->name, KEY_LEFT,
                                   tier->writes.left);
             g_key_file_set_int64(file, tier->name, KEY_AT, tier->writes.at_ms);
+            g_key_file_set_uint64(file, tier->name, KEY_PER_DAY,
+                                  tier->writes.per_day);
         }
     }
     QTAILQ_FOREACH(vm, &manager->vms, next) {
@@ -89,6 +92,23 @@ static void load_vm(GKeyFile *file, MmVM *vm)
     }
 }
 
+/* With what was left of the budget that it had, which may be another one now */
+static void load_tier(GKeyFile *file, MmTierConf *tier)
+{
+    uint64_t per_day = tier->writes.per_day, was;
+    int64_t now = now_ms();
+
+    mm_account_open(&tier->writes, per_day, per_day, now);
+    was = g_key_file_get_uint64(file, tier->name, KEY_PER_DAY, NULL);
+    if (per_day && was) {
+        double left = g_key_file_get_double(file, tier->name, KEY_LEFT, NULL);
+        int64_t at = g_key_file_get_int64(file, tier->name, KEY_AT, NULL);
+
+        mm_account_open(&tier->writes, was, left, MIN(at, now));
+        mm_account_set(&tier->writes, per_day, now);
+    }
+}
+
 static void load(void)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
@@ -98,17 +118,7 @@ static void load(void)
 
     g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, NULL);
     for (i = 0; i < manager->opts.nr_tiers; i++) {
-        MmTierConf *tier = &manager->opts.tiers[i];
-        uint64_t per_day = tier->writes.per_day;
-        double left = per_day;
-        int64_t at = now_ms();
-
-        if (g_key_file_has_group(file, tier->name)) {
-            left = g_key_file_get_double(file, tier->name, KEY_LEFT, NULL);
-            at = g_key_file_get_int64(file, tier->name, KEY_AT, NULL);
-        }
-        mm_account_open(&tier->writes, per_day, left, MIN(at, now_ms()));
-        mm_account_charge(&tier->writes, 0, now_ms());
+        load_tier(file, &manager->opts.tiers[i]);
     }
     QTAILQ_FOREACH(vm, &manager->vms, next) {
         load_vm(file, vm);

@@ -386,6 +386,8 @@ static void test_spared(void)
     load_watch(rig->load, 500);
     expect(rig, !rig_ok(rig) || written(rig, ADDED_TIER) > first,
            "with both spared nothing is written");
+    expect(rig, set_draining(rig, FILE_TIER, true), "cannot drain");
+    wait_until_drained(rig, FILE_TIER, 0);
     expect(rig, set_spared(rig, 0), "cannot use both again");
     load_watch(rig->load, 200);
     expect(rig, !rig_ok(rig) || !rig->fq->nr_events[MM_EVENT_IO_ERROR],

@@ -314,6 +314,11 @@ static void test_account_set(void)
     mm_account_set(&a, PER_DAY / 2, 0);
     g_assert_cmpfloat(a.left, ==, 0);
     g_assert_true(a.exhausted);
+    /* nobody has to wait for more than two days, whatever happens */
+    mm_account_charge(&a, 100 * PER_DAY, 0);
+    g_assert_cmpfloat(a.left, ==, -0.5 * PER_DAY);
+    mm_account_set(&a, PER_DAY / 4, 0);
+    g_assert_cmpfloat(a.left, ==, 0);
     mm_account_set(&a, 0, 0);
     g_assert_false(a.exhausted);
 }

@@ -183,9 +183,11 @@ static void collect_run(MmBatch *b, unsigned max)
  */
 static void next_tier(MmReclaim *r, MmBatch *b)
 {
+    bool has_to = !b->moving || mm_tier_draining(r->vm->tiers[r->move.from]);
+
     b->tier++;
     b->next = 0;
-    if (b->tier == r->vm->nr_tiers && !b->last_resort && !b->moving) {
+    if (b->tier == r->vm->nr_tiers && !b->last_resort && has_to) {
         b->last_resort = true;
         b->tier = 0;
     }
@@ -268,15 +270,25 @@ static void store_run(MmReclaim *r, MmBatch *b)
     }
 }
 
+/* Is it the turn of a tier like that?  Nothing moves to one that drains. */
+static bool is_willing(const MmBatch *b, const MmTier *tier)
+{
+    MmDrain drain = qatomic_read(&tier->drain);
+    bool spared = qatomic_read(&tier->spared);
+
+    if (!b->last_resort) {
+        return drain == MM_DRAIN_NO && !spared;
+    }
+    return drain == MM_DRAIN_NO ? spared
+                                : drain == MM_DRAIN_GOING && !b->moving;
+}
+
 /* What waits for a tier that hangs is not joined by others. */
 static bool usable(MmReclaim *r, const MmBatch *b)
 {
     unsigned t = b->tier;
-    MmDrain drain = qatomic_read(&r->vm->tiers[t]->drain);
-    bool willing = drain == MM_DRAIN_NO &&
-                   !qatomic_read(&r->vm->tiers[t]->spared);
 
-    return (b->last_resort ? !willing && drain != MM_DRAIN_DONE : willing) &&
+    return is_willing(b, r->vm->tiers[t]) &&
            mm_tier_ready(r, t) && !r->health[t].hanging &&
            r->health[t].rest_until_ns <= clock_ns();
 }
