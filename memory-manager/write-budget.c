@@ -125,12 +125,16 @@ static void load(void)
     }
 }
 
-static MmTierConf *find_conf(const char *name)
+/* Another folder of the same name, of an earlier manager, is another tier. */
+static MmTierConf *find_conf(const MmRecordTier *has)
 {
     MmOptions *opts = &manager->opts;
-    const MmTierConf *tier = mm_tier_find(opts->tiers, opts->nr_tiers, name);
+    const MmTierConf *tier = mm_tier_find(opts->tiers, opts->nr_tiers,
+                                          has->conf.name);
 
-    return tier ? &opts->tiers[tier - opts->tiers] : NULL;
+    return tier && !strncmp(tier->path ?: "", has->path,
+                            MM_RECORD_PATH_LEN - 1)
+           ? &opts->tiers[tier - opts->tiers] : NULL;
 }
 
 static void tell(const MmTierConf *tier)
@@ -162,7 +166,7 @@ static void take_counts(MmVM *vm, const MmMsgQueryReply *reply)
 
     for (i = 0; i < vm->rec.nr_tiers; i++) {
         const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
-        MmTierConf *tier = find_conf(conf->name);
+        MmTierConf *tier = find_conf(&vm->rec.tiers[i]);
         uint64_t bytes = reply->stats.tier_written[conf->number];
         uint64_t before = writes->bytes[conf->number];
 
@@ -200,7 +204,7 @@ static uint32_t to_spare(const MmVM *vm)
 
     for (i = 0; i < vm->rec.nr_tiers; i++) {
         const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
-        const MmTierConf *tier = find_conf(conf->name);
+        const MmTierConf *tier = find_conf(&vm->rec.tiers[i]);
 
         if (tier && tier->writes.exhausted) {
             mask |= 1u << conf->number;
