@@ -282,6 +282,8 @@ MmVM *mm_start(int control, Error **errp)
     g_mutex_init(&vm->regions_lock);
     g_mutex_init(&vm->events_lock);
     g_mutex_init(&vm->sample_lock);
+    g_mutex_init(&vm->places_lock);
+    g_cond_init(&vm->places_cond);
     vm->proc_fd = mm_isolation_proc_fd(&err);
     vm->control_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vm->proc_fd < 0 || !take_up(s, control, &err)) {

@@ -38,6 +38,7 @@ QEMU_BUILD_BUG_ON(ARRAY_SIZE(mutation_names) != MM_MUT__MAX);
 
 static const char *const failpoint_names[] = {
     [MM_FP_ATTACH] = "attach",
+    [MM_FP_CLAIMING] = "claiming",
     [MM_FP_RECONCILE] = "reconcile",
     [MM_FP_FAULT_READ] = "fault-read",
     [MM_FP_FILLING] = "filling",

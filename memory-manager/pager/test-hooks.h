@@ -23,6 +23,7 @@ typedef enum MmMutation {
 
 typedef enum MmFailpoint {
     MM_FP_ATTACH,               /* everything known, nothing served yet */
+    MM_FP_CLAIMING,             /* no place that is in use is claimed yet */
     MM_FP_RECONCILE,            /* between two chunks of the attach scan */
     MM_FP_FAULT_READ,           /* faults read, none served */
     MM_FP_FILLING,              /* page is FILLING, nothing placed */

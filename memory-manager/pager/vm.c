@@ -114,6 +114,23 @@ bool mm_region_reconciled(const MmRegion *region, uint64_t page)
            BIT_MASK(chunk);
 }
 
+void mm_vm_places_known(MmVM *vm)
+{
+    g_mutex_lock(&vm->places_lock);
+    vm->places_known = true;
+    g_cond_broadcast(&vm->places_cond);
+    g_mutex_unlock(&vm->places_lock);
+}
+
+void mm_vm_wait_places(MmVM *vm)
+{
+    g_mutex_lock(&vm->places_lock);
+    while (!vm->places_known) {
+        g_cond_wait(&vm->places_cond, &vm->places_lock);
+    }
+    g_mutex_unlock(&vm->places_lock);
+}
+
 void mm_vm_start_queues(MmVM *vm, MmTierQueue **queues)
 {
     unsigned i;

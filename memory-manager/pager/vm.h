@@ -16,8 +16,8 @@
  * The fault and reclaim threads meet in the page map only, and wake each other
  * by eventfd.
  *
- * Lock order: nothing is taken while regions_lock, events_lock, sample_lock or
- * a tier's slot lock is held.
+ * Lock order: nothing is taken while regions_lock, events_lock, places_lock,
+ * sample_lock or a tier's slot lock is held.
  */
 #ifndef MANAGED_MEMORY_VM_H
 #define MANAGED_MEMORY_VM_H
@@ -121,6 +121,11 @@ typedef struct MmVM {
     uint64_t events_seq;
     MmPendingEvent events[MM_EVENT__MAX];
 
+    /* protected by places_lock; set once by the fault thread */
+    GMutex places_lock;
+    GCond places_cond;
+    bool places_known;          /* all that are in use have been claimed */
+
     /* protected by sample_lock */
     GMutex sample_lock;
     MmMsgSample sampled;        /* the last sample, but for its age */
@@ -132,7 +137,6 @@ typedef struct MmVM {
     unsigned epoch;             /* evictions, in quarters of what is resident */
     MmLimit limit;
     bool serving;
-    bool places_known;          /* all that are in use have been claimed */
     bool scan_done;             /* every region is reconciled */
     bool reclaim_rests;         /* everything comes in, nothing goes out */
     bool reclaim_resting;       /* and no page is on its way out any more */
@@ -177,6 +181,16 @@ MmTier *mm_vm_last_tier(MmVM *vm);
 
 /** mm_region_reconciled: may more than faults use the entry of @page? */
 bool mm_region_reconciled(const MmRegion *region, uint64_t page);
+
+/** mm_vm_places_known: all places that are in use are claimed; fault thread. */
+void mm_vm_places_known(MmVM *vm);
+
+/**
+ * mm_vm_wait_places: until then places can be neither counted nor allocated
+ *
+ * The fault thread claims them before anything else, and waits for nothing.
+ */
+void mm_vm_wait_places(MmVM *vm);
 
 /** mm_vm_start_queues: start the threads of all that have some, if any. */
 void mm_vm_start_queues(MmVM *vm, MmTierQueue **queues);

@@ -270,6 +270,26 @@ static void test_refused(void)
     rig_finish(rig);
 }
 
+/*
+ * A pager that has just taken over does not take the tiers for empty: without a
+ * limit only what is in them now says how much room a drain needs.
+ */
+static void test_refused_at_once(void)
+{
+    Rig *rig = new_rig(0);
+
+    fake_manager_add_tier(rig->fm, ADDED_TIER, 1 * MiB);
+    expect(rig, fake_manager_set_limit(rig->fm, MM_LIMIT_NONE),
+           "cannot lift the limit");
+    expect(rig, content(rig, FILE_TIER) > 2 * MiB, "nothing is swapped out");
+    fake_manager_arm(rig->fm, "claiming:delay1=300:1");
+    rig_kill_pager(rig);
+    expect(rig, !set_draining(rig, FILE_TIER, true),
+           "a tier could be drained that the others cannot stand in for");
+    rig_check_all(rig);
+    rig_finish(rig);
+}
+
 /* A new tier that cannot be had does not cost the VM its pager. */
 static void test_not_to_be_had(void)
 {
@@ -408,6 +428,7 @@ void torture_add_tiers(void)
     g_test_add_func("/torture/tiers/replace-kill", test_replace_kill);
     g_test_add_func("/torture/tiers/resize-idle", test_resize_idle);
     g_test_add_func("/torture/tiers/refused", test_refused);
+    g_test_add_func("/torture/tiers/refused-at-once", test_refused_at_once);
     g_test_add_func("/torture/tiers/throttled", test_throttled);
     g_test_add_func("/torture/tiers/spared", test_spared);
     g_test_add_func("/torture/tiers/not-to-be-had", test_not_to_be_had);

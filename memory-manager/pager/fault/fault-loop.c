@@ -243,18 +243,19 @@ static int next_timeout_ms(MmFault *f, bool busy)
     return mm_queues_wait_ms(f->queues, f->vm->nr_tiers, ms);
 }
 
-/* From here on places may be allocated: reclaim can start. */
+/* From here on it is known what is in the tiers, and what is free. */
 static void claim_places(MmVM *vm)
 {
     int i;
 
+    mm_failpoint(MM_FP_CLAIMING);
     for (i = 0; i < MM_MAX_REGIONS; i++) {
         if (vm->regions[i]) {
             mm_region_claim_places(vm, vm->regions[i]);
         }
     }
     qatomic_set(&vm->limit.blind, true);
-    qatomic_store_release(&vm->places_known, true);
+    mm_vm_places_known(vm);
 }
 
 static void unwatch(MmFault *f, int fd)

@@ -68,8 +68,7 @@ static bool wanted(MmReclaim *r)
     MmLimit *l = &r->vm->limit;
     uint64_t staying = resident(r) - MIN(resident(r), mm_writeback_leaving(r));
 
-    if (!qatomic_load_acquire(&r->vm->places_known) ||
-        qatomic_read(&r->vm->reclaim_rests)) {
+    if (qatomic_read(&r->vm->reclaim_rests)) {
         return false;
     }
     r->active = r->active ? mm_limit_above_low(l, staying)
@@ -271,6 +270,7 @@ static void *reclaim_thread(void *opaque)
     MmReclaim *r = opaque;
 
     mm_tiers_wait(r);
+    mm_vm_wait_places(r->vm);
     for (;;) {
         bool ready = mm_tiers_ready(r);
         unsigned evicted = 0, sum = 0;
