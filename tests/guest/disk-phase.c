@@ -126,17 +126,28 @@ static void disk_work(Worker *worker)
     size_t first_block = disk_blocks * worker->index / phase_threads();
     size_t end_block = disk_blocks * (worker->index + 1) / phase_threads();
     size_t blocks = end_block - first_block;
+    size_t last_block = 0, last_count = 0;
     bool more = true;
 
     while (more) {
         uint64_t pick = worker_random(worker);
         size_t count = 1 + pick % RUN_PAGES_MAX;
-        size_t page = worker->first_page +
-                      (pick >> 8) % (worker->page_count - count);
         size_t block = first_block + (pick >> 36) % (blocks - count);
-        bool is_read = pick >> 63 && is_written(block, count);
+        bool is_read = pick >> 63 && last_count;
         unsigned good = 0;
+        size_t page;
 
+        if (is_read && !is_written(block, count)) {
+            /* a slow machine does not write so much that a guess is right */
+            block = last_block;
+            count = last_count;
+        }
+        page = worker->first_page +
+               (pick >> 8) % (worker->page_count - count);
+        if (!is_read) {
+            last_block = block;
+            last_count = count;
+        }
         more = is_read ? read_run(page, block, count, pick >> 62 & 1, &good)
                        : write_run(page, block, count);
         more = worker_tick(worker, count, good) && more;
