@@ -207,6 +207,10 @@ static void count_evicted(MmReclaim *r, unsigned evicted, bool no_more)
 
 static void account(MmReclaim *r, unsigned evicted, bool all)
 {
+    if (!evicted && all && !mm_limit_above_high(&r->vm->limit, resident(r))) {
+        /* it was to work ahead, for faults that have the room they need */
+        r->active = false;
+    }
     qatomic_set(&r->vm->limit.held, !evicted && !r->refused &&
                 r->held >= resident(r) / HELD_SHARE);
     /* an operator who wants more than there is is no pressure */
