@@ -11,6 +11,7 @@
 
 #include "qemu/queue.h"
 #include "fault.h"
+#include "spin.h"
 #include "waiters.h"
 
 /* Never populated pages filled with one call. */
@@ -63,6 +64,7 @@ struct MmFault {
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
     uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
     bool retrying;              /* those who wait, not a new fault */
+    MmSpin spin;
     uint64_t looked_ns;         /* when all was looked at */
     uint64_t woke_all_ns;       /* when all who wait were woken */
     bool read_failing;          /* and an event has said so */
@@ -171,8 +173,8 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
 /** mm_load_wait_reason: what a page waits for whose load cannot start. */
 MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_load_reap: place what has been read. */
-void mm_load_reap(MmFault *f);
+/** mm_load_reap: place what has been read; returns how many loads that was. */
+unsigned mm_load_reap(MmFault *f);
 
 /**
  * mm_load_reap_immediate: the same for tiers that nothing tells of

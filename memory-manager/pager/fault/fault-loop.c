@@ -229,6 +229,7 @@ static int next_timeout_ms(MmFault *f, bool busy)
     /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
     smp_mb();
     if (busy || f->scanning || qatomic_read(&f->retry)) {
+        mm_spin_busy(&f->spin);
         return 0;
     }
     if (f->retry_at_ns) {
@@ -239,6 +240,9 @@ static int next_timeout_ms(MmFault *f, bool busy)
     } else if (f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
                qatomic_read(&f->swapping_in)) {
         ms = LOOK_MS;
+    }
+    if (mm_spin_again(&f->spin, clock_ns())) {
+        return 0;
     }
     return mm_queues_wait_ms(f->queues, f->vm->nr_tiers, ms);
 }
@@ -279,6 +283,7 @@ static void *fault_thread(void *opaque)
     for (;;) {
         struct epoll_event ev[4];
         bool faults = false, look;
+        unsigned ended;
         int i, nr;
 
         nr = TEMP_FAILURE_RETRY(epoll_wait(f->epoll_fd, ev, ARRAY_SIZE(ev),
@@ -293,15 +298,14 @@ static void *fault_thread(void *opaque)
                 if ((ev[i].events & ~EPOLLIN) || !serve_faults(f)) {
                     unwatch(f, fd);
                 }
-            } else {
-                if (fd == vm->kick_fd) {
-                    f->kicked = true;
-                } else {
-                    mm_unwake(fd);
-                }
+            } else if (fd == vm->kick_fd) {
+                f->kicked = true;
             }
         }
-        mm_load_reap(f);
+        ended = mm_load_reap(f);
+        if (nr || ended) {
+            mm_spin_event(&f->spin, f->now_ns);
+        }
         run_work(f);
         busy = mm_discard_poll(f);
         if (look) {
@@ -366,7 +370,7 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp)
     f->zeroes = locked_buffer(MM_POPULATE_PAGES * MM_PAGE_SIZE, errp);
     f->fill_page = locked_buffer(MM_PAGE_SIZE, errp);
     if (!f->arena || !f->zeroes || !f->fill_page || f->epoll_fd < 0 ||
-        f->wake_fd < 0 || !watch(f, f->wake_fd, EPOLLIN, errp)) {
+        f->wake_fd < 0 || !watch(f, f->wake_fd, EPOLLIN | EPOLLET, errp)) {
         return NULL;
     }
     mm_load_init(f);
@@ -391,7 +395,7 @@ void mm_fault_start(MmVM *vm)
     if (vm->uffd >= 0) {
         mm_fault_watch_uffd(vm);
     }
-    /* QEMU's as well: a read might block, so each kick is an edge */
+    /* QEMU's as well: a read might block */
     watch(vm->fault, vm->kick_fd, EPOLLIN | EPOLLET, &error_abort);
     mm_vm_start_queues(vm, vm->fault->queues);
     vm->fault->thread = g_thread_new("fault", fault_thread, vm->fault);

@@ -333,13 +333,14 @@ unsigned mm_load_reap_immediate(MmFault *f)
     return nr;
 }
 
-void mm_load_reap(MmFault *f)
+unsigned mm_load_reap(MmFault *f)
 {
-    unsigned i;
+    unsigned i, nr = 0;
 
     for (i = 0; i < f->vm->nr_tiers; i++) {
-        mm_queue_reap(f->queues[i], load_done);
+        nr += mm_queue_reap(f->queues[i], load_done);
     }
+    return nr;
 }
 
 bool mm_load_put_off(const MmFault *f)
