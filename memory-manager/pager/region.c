@@ -67,6 +67,7 @@ static MmRegion *region_alloc(const MmMsgRegion *msg)
     region->ram_fd = region->map_fd = region->dma_fd = -1;
     region->reconciled =
         bitmap_new(DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES));
+    mm_dense_init(&region->dense, region->nr_pages);
     region->refs = 1;
     return region;
 }
@@ -351,6 +352,7 @@ void mm_region_free(MmVM *vm, MmRegion *region)
     if (region->dma_fd >= 0) {
         close(region->dma_fd);
     }
+    mm_dense_destroy(&region->dense);
     g_free(region->reconciled);
     g_free(region);
 }

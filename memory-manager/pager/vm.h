@@ -22,6 +22,7 @@
 #ifndef MANAGED_MEMORY_VM_H
 #define MANAGED_MEMORY_VM_H
 
+#include "fault/dense.h"
 #include "fault/node.h"
 #include "fault/stream.h"
 #include "limit.h"
@@ -59,6 +60,7 @@ typedef struct MmRegion {
 
     /* fault thread */
     MmStreams streams;          /* of faults */
+    MmDense dense;
     uint64_t scan_next;         /* attach scan: first chunk not looked at */
 
     /* atomic */

@@ -19,7 +19,7 @@
  */
 #define CHUNKS_AT_ONCE 8
 /* What is read around a page, aligned, if so much of the limit is free. */
-#define AROUND_PAGES 32
+#define AROUND_PAGES MM_DENSE_PAGES
 #define ROOM_SHARE 4
 #define IMMEDIATE_LOADS 32
 
@@ -124,10 +124,16 @@ static void keep_rest(MmFault *f, MmRegion *region, MmStream *stream,
     f->rest.steps = steps;
 }
 
+/* Is there so much room that the guest must have been swapped out? */
+static bool plenty(const MmFault *f)
+{
+    return mm_fault_plenty(f, qatomic_read(&f->vm->limit.limit) / ROOM_SHARE);
+}
+
 /*
- * No stream, and plenty of room: the guest has been swapped out and wakes up.
- * Neighbours were evicted together, and reading them costs less than the faults
- * that they would take.
+ * No stream, but the guest wakes up, or turns to other data.  Neighbours were
+ * evicted together, and reading them costs less than the faults that they would
+ * take.
  */
 static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
                         uint64_t page)
@@ -135,7 +141,7 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
     uint64_t first = QEMU_ALIGN_DOWN(page, AROUND_PAGES);
 
     if (stream->windows || ABS(stream->stride) > 1 ||
-        !mm_fault_plenty(f, qatomic_read(&f->vm->limit.limit) / ROOM_SHARE)) {
+        (!plenty(f) && !mm_dense_read(&region->dense, page))) {
         return false;
     }
     load_window(f, region, page, 1, 1, 1);
@@ -163,6 +169,15 @@ static void load_all(MmFault *f, MmRegion *region, MmStream *stream,
     keep_rest(f, region, stream, stream->window - done);
 }
 
+/* The reserve is for pages that somebody waits for. */
+static unsigned room_ahead(MmFault *f, unsigned steps)
+{
+    uint64_t resident = qatomic_read(&f->vm->total_resident);
+
+    return resident < qatomic_read(&f->vm->limit.limit)
+           ? mm_fault_room(f, steps) : 0;
+}
+
 bool mm_swap_in_ahead(MmFault *f)
 {
     MmRegion *region = f->vm->regions[f->rest.region];
@@ -171,20 +186,27 @@ bool mm_swap_in_ahead(MmFault *f)
     MmStream *stream;
     unsigned done;
 
-    if (!steps || f->nr_free_loads <= MM_LOADS_KEPT) {
-        return false;   /* it goes on when a read has ended */
+    if (!steps || f->nr_free_loads <= MM_LOADS_KEPT || mm_load_put_off(f)) {
+        return false;   /* it goes on when a read has ended, or begun */
     }
     f->rest.steps = 0;
     if (!region) {
         return false;
     }
     done = load_window(f, region, page, f->rest.stride, steps,
-                       mm_fault_room(f, steps));
+                       room_ahead(f, steps));
     stream = &region->streams.stream[f->rest.stream];
     mm_stream_extend(stream, page, page + f->rest.stride * done);
     f->rest.page = page + f->rest.stride * done;
     f->rest.steps = done ? steps - done : 0;
     return f->rest.steps != 0;
+}
+
+static void count_fault(MmRegion *region, uint64_t page)
+{
+    uint64_t never = qatomic_read(&region->map.count[MM_CLASS_NEVER]);
+
+    mm_dense_fault(&region->dense, page, region->nr_pages - never);
 }
 
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
@@ -194,6 +216,10 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
     unsigned room = mm_fault_room(f, stream->window);
     MmWaitReason reason;
 
+    /* once, however often it has to be tried again */
+    if (!f->retrying) {
+        count_fault(region, page);
+    }
     if (!room) {
         return MM_WAIT_LIMIT;
     }
