@@ -8,6 +8,8 @@ whoever uses it would tune it.
 
 import time
 
+from managed.guest import GuestError
+
 from . import hostswap, report, sides
 
 PATTERN_SECONDS = 8
@@ -15,10 +17,14 @@ PATTERN_SECONDS = 8
 WAKE_PART = 40
 WAKE_SECONDS = 12
 SHIFT_SECONDS = 16
+# To forget what an earlier one has brought in.
+BLUR_SECONDS = 5
 SHRINK_MIB = 256
 # Full speed is this share of what the end of the timeline shows.
 FULL_SPEED = 0.9
 STEPS_IN_A_ROW = 3
+# A guest on the kernel's swap may be killed for want of memory.
+BASELINE_TRIES = 3
 
 
 class Run:
@@ -66,6 +72,7 @@ def run_patterns(guest, run):
 def run_shift(guest, run):
     """Time until another working set has come in."""
     for variant in guest.variants():
+        guest.access("uniform", BLUR_SECONDS)
         with guest.use_variant(variant):
             sample = guest.access("shift", SHIFT_SECONDS)
         half = len(sample.timeline) // 2
@@ -110,13 +117,25 @@ def boot_once(side, setup, parts):
     return run
 
 
+def boot_again(bench, side, setup, parts):
+    """The same; a baseline whose guest the kernel kills is tried again."""
+    for _ in range(BASELINE_TRIES - 1):
+        try:
+            return boot_once(side, setup, parts)
+        except GuestError as err:
+            if side not in sides.BASELINES:
+                raise
+            bench.say(f"{setup.medium}: {side}: once more, since {err}")
+    return boot_once(side, setup, parts)
+
+
 def all_runs(bench, setup, parts):
     """Runs of all sides, in an order that changes."""
     runs = {side: [] for side in sides.ALL}
     for number in range(bench.runs):
         order = sides.ALL if number % 2 else sides.ALL[::-1]
         for side in order:
-            run = boot_once(side, setup, parts)
+            run = boot_again(bench, side, setup, parts)
             runs[side].append(run)
             shown = ", ".join(f"{name} {value:.5g}" for name, value
                               in run.values.items() if "." not in name)
@@ -138,7 +157,8 @@ ENTRIES = {
     "uniform": ("accesses/s", True, {"disk": 1.0, "compressed": 0.9}),
     "uniform.p99": ("us", False, {}),
     "uniform.p999": ("us", False, {"disk": 4, "compressed": 4}),
-    "zipf": ("accesses/s", True, {"disk": 1.2, "compressed": 1.1}),
+    "zipf": ("accesses/s", True,
+             {"disk": 1.2, "compressed": 1.1, "mixed": 1.5}),
     "zipf.p999": ("us", False, {}),
     "sequential": ("accesses/s", True, {"disk": 3}),
     "stride": ("accesses/s", True, {"disk": 3}),

@@ -13,9 +13,11 @@ Media, with the kernel's counterpart:
 
     disk        a file tier, a swap file in the same folder
     compressed  a pool in memory, zram; both as large as need be, both by lz4
+    mixed       a small pool over a file tier, a small zram over a swap file
 """
 
 import contextlib
+import itertools
 import re
 from pathlib import Path
 
@@ -30,6 +32,9 @@ BOOT_TIMEOUT_S = 120
 WORK_TIMEOUT_S = 600
 MIB = 1 << 20
 SWAP_BYTES = 3 << 30
+# Memory of the pool, and how much of a guest's is in as much of zram's.
+MIXED_POOL_MIB = 48
+MIXED_RATIO = 2.4
 # Of a cgroup that is made to give up as much as possible.
 SLACK_BYTES = 16 << 20
 BACKENDS = {
@@ -39,7 +44,9 @@ BACKENDS = {
 TIERS = {
     "disk": ["file,path={disk}/tier"],
     "compressed": ["compressed,size=90%", "file,path={disk}/tier"],
+    "mixed": [f"compressed,size={MIXED_POOL_MIB}M", "file,path={disk}/tier"],
 }
+_numbers = itertools.count()
 
 
 class Setup:
@@ -47,11 +54,12 @@ class Setup:
 
     memory, limit, field   of the guest, and what it works on, in MiB
     noise                  percent of each page that does not compress
+    tier_options           further options of all tiers
     """
 
     # pylint: disable=too-many-arguments
     def __init__(self, accel, medium, memory=1024, limit=512, field=700,
-                 noise=33, cpus=2):
+                 noise=33, cpus=2, tier_options=""):
         self.accel = accel
         self.medium = medium
         self.memory = memory
@@ -59,6 +67,7 @@ class Setup:
         self.field = field
         self.noise = noise
         self.cpus = cpus
+        self.tier_options = tier_options
 
     def vm_options(self):
         """For GuestVM."""
@@ -186,8 +195,9 @@ def private_bytes(vm):
 @contextlib.contextmanager
 def managed(setup):
     """A guest on managed memory."""
-    with Sandbox("bench-managed") as box:
-        first, *others = [tier.format(disk=box.disk)
+    with Sandbox(f"bench-managed-{next(_numbers)}") as box:
+        first, *others = [",".join(filter(None, [tier.format(disk=box.disk),
+                                                 setup.tier_options]))
                           for tier in TIERS[setup.medium]]
         options = [word for tier in others for word in ("--tier", tier)]
         manager = Manager(box, *options, tier=first)
@@ -203,12 +213,16 @@ def managed(setup):
 
 @contextlib.contextmanager
 def _swap(setup, box):
-    if setup.medium == "compressed":
-        with hostswap.zram(SWAP_BYTES, "lz4"):
-            yield
-    else:
-        with hostswap.swap_file(box.disk, SWAP_BYTES):
-            yield
+    with contextlib.ExitStack() as stack:
+        if setup.medium == "compressed":
+            stack.enter_context(hostswap.zram(SWAP_BYTES, "lz4"))
+        else:
+            stack.enter_context(hostswap.swap_file(box.disk, SWAP_BYTES))
+        if setup.medium == "mixed":
+            # By its size: one that has no memory left fails its writes.
+            size = int(MIXED_POOL_MIB * MIXED_RATIO) * MIB
+            stack.enter_context(hostswap.zram(size, "lz4"))
+        yield
 
 
 @contextlib.contextmanager
@@ -224,8 +238,9 @@ def _cgroup(name):
 def swapped(kind, setup):
     """A guest on the kernel's swap; kind: of BACKENDS."""
     backend = BACKENDS[kind].format(memory=f"{setup.memory}M")
-    with Sandbox(f"bench-{kind}") as box, _swap(setup, box), \
-            _cgroup(f"mm-bench-{kind}") as cgroup:
+    number = next(_numbers)
+    with Sandbox(f"bench-{kind}-{number}") as box, _swap(setup, box), \
+            _cgroup(f"mm-bench-{kind}-{number}") as cgroup:
         vm = GuestVM(box, backend=backend, prefix=cgroup.prefix(),
                      **setup.vm_options())
         vm.launch()
