@@ -286,6 +286,11 @@ static void test_refused_at_once(void)
     rig_kill_pager(rig);
     expect(rig, !set_draining(rig, FILE_TIER, true),
            "a tier could be drained that the others cannot stand in for");
+    expect(rig, content(rig, FILE_TIER) > 2 * MiB, "the content is gone");
+    fake_manager_arm(rig->fm, "claiming:delay1=300:1");
+    rig_kill_pager(rig);
+    expect(rig, content(rig, FILE_TIER) > 2 * MiB,
+           "a pager that has just taken over says that its tier is empty");
     rig_check_all(rig);
     rig_finish(rig);
 }

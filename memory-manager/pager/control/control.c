@@ -139,8 +139,6 @@ void mm_control_run(MmVM *vm)
     MmControl *c = g_new0(MmControl, 1);
     int i;
 
-    /* before that, a question would be answered as if the tiers were empty */
-    mm_vm_wait_places(vm);
     c->vm = vm;
     c->msg = g_new(MmMsg, 1);
     c->long_sock = -1;
@@ -151,6 +149,8 @@ void mm_control_run(MmVM *vm)
                sizeof(timeout));
     add_manager(c, vm->control);
     announce(c);
+    /* before that, a question would be answered as if the tiers were empty */
+    mm_vm_wait_places(vm);
     for (;;) {
         struct pollfd pfd[NR_POLLFDS] = {
             { .fd = vm->connection, .events = POLLIN },
