@@ -12,6 +12,7 @@
 
 #define MAX_SLOTS 3000
 #define MAX_RUN 32
+#define RUNS 128                /* looked at by one search */
 #define STEPS 60000
 #define THREADS 4
 #define THREAD_STEPS 40000
@@ -32,19 +33,25 @@ static unsigned free_run(const Shadow *s, uint64_t from, unsigned max)
     return nr;
 }
 
-/* The first long enough, from the hint on, then from the start; or longest. */
+/*
+ * The first long enough, from the hint on, then from the start; or the longest
+ * of those that are looked at.
+ */
 static unsigned shadow_alloc(Shadow *s, unsigned nr, uint64_t *first)
 {
     uint64_t start[] = { s->hint, 0 };
-    uint64_t slot;
-    unsigned got = 0, i;
+    unsigned got = 0, i, left = RUNS;
+    uint64_t slot, run;
 
     for (i = 0; i < 2; i++) {
-        for (slot = start[i]; slot < s->nr_slots && got < nr; slot++) {
-            if (free_run(s, slot, nr) > got) {
-                got = free_run(s, slot, nr);
+        for (slot = start[i]; slot < s->nr_slots && got < nr && left;
+             slot += run ?: 1) {
+            run = free_run(s, slot, nr);
+            if (run > got) {
+                got = run;
                 *first = slot;
             }
+            left -= !!run;
         }
     }
     if (!got) {
@@ -225,7 +232,7 @@ static void test_fragmented(void)
 /* A search does not hold the lock for as long as a large file is. */
 static void test_reach(void)
 {
-    const uint64_t nr = 65536 + 60;
+    const uint64_t nr = 4 * RUNS;
     MmSlotAlloc slots;
     uint64_t first, i;
 
@@ -237,11 +244,34 @@ static void test_reach(void)
     /* beyond what is looked at there is a run: not found, and no failure */
     g_assert_cmpuint(mm_slots_alloc(&slots, MAX_RUN, &first), ==, 1);
     g_assert_cmpuint(first, ==, 1);
-    /* in reach once the hint has come near it */
-    while (mm_slots_alloc(&slots, MAX_RUN, &first) == 1) {
+    /* found once the hint has come near it */
+    for (i = 1; mm_slots_alloc(&slots, MAX_RUN, &first) == 1; i++) {
         g_assert_cmpuint(first, <, nr);
     }
-    g_assert_cmpuint(first, >=, nr - 1);
+    g_assert_cmpuint(i, >=, nr / 2 - RUNS);
+    g_assert_cmpuint(i, <=, nr / 2 - RUNS + 1);
+    g_assert_cmpuint(first, ==, nr - 1);
+    mm_slots_destroy(&slots);
+}
+
+/* Of many runs the longest is taken, though shorter ones come first. */
+static void test_longest(void)
+{
+    MmSlotAlloc slots;
+    uint64_t first, i;
+
+    mm_slots_init(&slots);
+    mm_slots_grow(&slots, 64 * 8);
+    for (i = 0; i < 64 * 8; i++) {
+        /* one free slot of eight; in one place six of them, side by side */
+        if (i % 8 && (i < 40 * 8 || i > 40 * 8 + 5)) {
+            g_assert_true(mm_slots_claim(&slots, i));
+        }
+    }
+    g_assert_cmpuint(mm_slots_alloc(&slots, MAX_RUN, &first), ==, 6);
+    g_assert_cmpuint(first, ==, 40 * 8);
+    g_assert_cmpuint(mm_slots_alloc(&slots, MAX_RUN, &first), ==, 1);
+    g_assert_cmpuint(first, ==, 41 * 8);
     mm_slots_destroy(&slots);
 }
 
@@ -396,6 +426,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/slot-alloc/full", test_full);
     g_test_add_func("/mm/slot-alloc/fragmented", test_fragmented);
     g_test_add_func("/mm/slot-alloc/reach", test_reach);
+    g_test_add_func("/mm/slot-alloc/longest", test_longest);
     g_test_add_func("/mm/slot-alloc/grow", test_grow);
     g_test_add_func("/mm/slot-alloc/misuse", test_misuse_asserts);
     g_test_add_func("/mm/slot-alloc/misuse/subprocess/free-twice",

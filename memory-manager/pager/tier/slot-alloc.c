@@ -31,53 +31,61 @@ void mm_slots_grow(MmSlotAlloc *slots, uint64_t nr_slots)
 }
 
 /*
- * Slots that are searched for a run of the wanted length, from the first free
- * one on.  Bounds the time under the lock, which the fault thread takes too.
+ * What bounds a search, and the time under the lock, which the fault thread
+ * takes too: free runs looked at, and slots from the first free one on.  In a
+ * file that has been in use for long a run of the wanted length may be nowhere;
+ * the longest of many is several times as long as the first.
  */
+#define SEARCH_RUNS 128
 #define SEARCH_SLOTS 65536
 
-/* Best run in reach of @from: *@best, and its length up to @nr. */
-static unsigned find_run(const MmSlotAlloc *slots, uint64_t from, unsigned nr,
-                         uint64_t *best)
+typedef struct Search {
+    unsigned want;
+    unsigned runs_left;
+    uint64_t best;
+    unsigned best_len;          /* 0: none yet, up to want */
+} Search;
+
+/* Look at the free runs from @from on. */
+static void search(const MmSlotAlloc *slots, Search *s, uint64_t from)
 {
     uint64_t first = find_next_zero_bit(slots->used, slots->nr_slots, from);
     uint64_t reach = MIN(first + SEARCH_SLOTS, slots->nr_slots);
-    unsigned best_len = 0;
 
-    while (first < reach && best_len < nr) {
+    while (first < reach && s->best_len < s->want && s->runs_left) {
         uint64_t end = find_next_bit(slots->used,
-                                     MIN(first + nr, slots->nr_slots), first);
+                                     MIN(first + s->want, slots->nr_slots),
+                                     first);
 
-        if (end - first > best_len) {
-            *best = first;
-            best_len = end - first;
+        if (end - first > s->best_len) {
+            s->best = first;
+            s->best_len = end - first;
         }
+        s->runs_left--;
         first = find_next_zero_bit(slots->used, reach, end);
     }
-    return best_len;
 }
 
 unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
-    uint64_t from_start = 0;
-    unsigned len, len_from_start;
+    Search s = { .want = nr, .runs_left = SEARCH_RUNS };
 
     if (slots->nr_used == slots->nr_slots) {
         return 0;
     }
-    len = find_run(slots, slots->hint, nr, first);
-    if (len < nr) {
-        len_from_start = find_run(slots, 0, nr, &from_start);
-        if (len_from_start > len) {
-            len = len_from_start;
-            *first = from_start;
-        }
+    search(slots, &s, slots->hint);
+    if (s.best_len < nr) {
+        search(slots, &s, 0);
     }
-    bitmap_set(slots->used, *first, len);
-    slots->nr_used += len;
-    slots->hint = *first + len < slots->nr_slots ? *first + len : 0;
-    return len;
+    bitmap_set(slots->used, s.best, s.best_len);
+    slots->nr_used += s.best_len;
+    *first = s.best;
+    slots->hint = s.best + s.best_len;
+    if (slots->hint == slots->nr_slots) {
+        slots->hint = 0;
+    }
+    return s.best_len;
 }
 
 void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr)

@@ -32,7 +32,8 @@ void mm_slots_grow(MmSlotAlloc *slots, uint64_t nr_slots);
  * mm_slots_alloc: take up to @nr consecutive slots
  *
  * Returns how many were taken, from *@first on: @nr if there is a run of that
- * length in reach of the search, else the longest found, 0 if all are in use.
+ * length among those looked at, else the longest of them; 0 if all slots are
+ * in use.
  */
 unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first);
 
