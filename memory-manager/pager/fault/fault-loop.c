@@ -155,6 +155,8 @@ static void retry_waiters(MmFault *f)
     unsigned i, nr = 0;
 
     qatomic_set(&f->retry, false);
+    /* pairs with mm_fault_retry(): reset, then looked at what has changed */
+    smp_mb();
     for (i = 0; i < f->waiters.nr; i++) {
         if (reason_may_be_gone(f, &f->waiters.waiter[i])) {
             again[nr++] = f->waiters.waiter[i];

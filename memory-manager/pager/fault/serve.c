@@ -296,7 +296,7 @@ MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page)
     case MM_PAGE_WRITEBACK:
         return serve_present(f, region, page, entry);
     case MM_PAGE_DROPPING:
-        /* the reclaim thread wakes the page when it is punched */
+        /* the reclaim thread has it tried again when it is punched */
         return MM_WAIT_DROP;
     case MM_PAGE_LOST:
         return MM_WAIT_LOST;

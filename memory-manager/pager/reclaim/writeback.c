@@ -15,7 +15,7 @@
  *   publish  WRITEBACK -> DROPPING, with the place.  Fails if the page has
  *            been touched meanwhile: the copy is worthless then.
  *   punch    the memory is free.
- *   SWAPPED  and whoever has faulted meanwhile is woken, to fault again.
+ *   SWAPPED  and whoever has faulted meanwhile is served again.
  *
  * Until `publish' the fault thread may take any page back, at once and without
  * waiting for the write.
@@ -31,7 +31,6 @@
 #include "../fault/fault.h"
 #include "../region.h"
 #include "../test-hooks.h"
-#include "../uffd.h"
 #include "reclaim-internal.h"
 
 /* Between two tries to write guest memory. */
@@ -274,8 +273,6 @@ static unsigned punched(MmReclaim *r, MmBatch *b, unsigned i, unsigned nr)
         gone++;
     }
     mm_failpoint(MM_FP_SWAPPED);
-    mm_uffd_wake(r->vm->uffd, b->region->hva + first * MM_PAGE_SIZE,
-                 nr * MM_PAGE_SIZE);
     return gone;
 }
 
