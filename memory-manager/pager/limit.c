@@ -10,29 +10,40 @@
 #include "qemu/atomic.h"
 #include "limit.h"
 
-/* 1/64 of the limit, but 1 MiB to 64 MiB, and never most of it */
-#define SLACK_DIVISOR 64
-#define SLACK_MIN_PAGES 256
-#define SLACK_MAX_PAGES 16384
+/*
+ * The slack and the reserve: shares of the limit, but 1 MiB to 64 MiB, and
+ * never most of it.  What is slack is not used, so it is small: of a guest that
+ * uses half as much again as fits, one per cent of slack makes two more faults
+ * of a hundred.
+ */
+#define SLACK_DIVISOR 256
+#define RESERVE_DIVISOR 64
+#define SHARE_MIN_PAGES 256
+#define SHARE_MAX_PAGES 16384
 
 /* Beyond the reserve: time for the first step, and how slow it may become */
 #define FIRST_STEP_NS 1000000000ULL
 #define MAX_DOUBLINGS 16
 
+static uint64_t share(uint64_t pages, unsigned divisor)
+{
+    uint64_t part = MAX(pages / divisor, SHARE_MIN_PAGES);
+
+    return MIN(MIN(part, SHARE_MAX_PAGES), pages / 4);
+}
+
 void mm_limit_set(MmLimit *l, uint64_t pages)
 {
-    uint64_t slack = MIN(MAX(pages / SLACK_DIVISOR, SLACK_MIN_PAGES),
-                         SLACK_MAX_PAGES);
+    uint64_t slack = share(pages, SLACK_DIVISOR);
 
     if (pages == UINT64_MAX) {
         qatomic_set(&l->high, UINT64_MAX);
         qatomic_set(&l->low, UINT64_MAX);
         qatomic_set(&l->reserve, 0);
     } else {
-        slack = MIN(slack, pages / 4);
         qatomic_set(&l->high, pages - slack);
         qatomic_set(&l->low, pages - 2 * slack);
-        qatomic_set(&l->reserve, slack);
+        qatomic_set(&l->reserve, share(pages, RESERVE_DIVISOR));
     }
     qatomic_set(&l->limit, pages);
 }
