@@ -12,20 +12,22 @@
 #define PAGES 100000
 #define RESIDENT 50000
 #define ACCESSES 2000000
+#define FAULT_NS 100000
 
 typedef struct Guest {
     MmDense dense;
     bool in[PAGES];
-    uint32_t fifo[RESIDENT];
-    unsigned head, nr;
-    uint64_t faults, dense_faults;
+    uint32_t fifo[PAGES];
+    unsigned resident, head, nr;
+    uint64_t faults, dense_faults, now_ns;
 } Guest;
 
-static Guest *guest_new(void)
+static Guest *guest_new(unsigned resident)
 {
     Guest *g = g_new0(Guest, 1);
 
     mm_dense_init(&g->dense, PAGES);
+    g->resident = resident;
     return g;
 }
 
@@ -40,14 +42,14 @@ static void bring_in(Guest *g, uint32_t page)
     if (g->in[page]) {
         return;
     }
-    if (g->nr == RESIDENT) {
+    if (g->nr == g->resident) {
         g->in[g->fifo[g->head]] = false;
     } else {
         g->nr++;
     }
     g->in[page] = true;
     g->fifo[g->head] = page;
-    g->head = (g->head + 1) % RESIDENT;
+    g->head = (g->head + 1) % g->resident;
 }
 
 static void touch(Guest *g, uint32_t page)
@@ -58,9 +60,9 @@ static void touch(Guest *g, uint32_t page)
         return;
     }
     g->faults++;
+    g->now_ns += FAULT_NS;
     bring_in(g, page);
-    mm_dense_fault(&g->dense, page, PAGES);
-    if (mm_dense_read(&g->dense, page)) {
+    if (mm_dense_fault(&g->dense, page, PAGES, g->now_ns)) {
         g->dense_faults++;
         for (i = first; i < MIN(first + MM_DENSE_PAGES, PAGES); i++) {
             bring_in(g, i);
@@ -78,75 +80,134 @@ static void touch_any(Guest *g, uint32_t first, uint32_t nr, unsigned times)
 /* Faults that come evenly are no reason to read more than was asked for. */
 static void test_even(void)
 {
-    Guest *g = guest_new();
+    Guest *g = guest_new(RESIDENT);
 
     touch_any(g, 0, PAGES, ACCESSES);
     g_assert_cmpuint(g->faults, >, ACCESSES / 3);
-    /* once per block in the beginning */
-    g_assert_cmpuint(g->dense_faults * 100, <,
-                     g->faults + 100 * PAGES / MM_DENSE_PAGES);
+    g_assert_cmpuint(g->dense_faults, <, 10);
     guest_free(g);
+}
+
+/* Nor if something is never used. */
+static void test_even_in_half(void)
+{
+    Guest *g = guest_new(RESIDENT / 2);
+
+    touch_any(g, 0, PAGES / 2, ACCESSES);
+    g_assert_cmpuint(g->faults, >, ACCESSES / 3);
+    g_assert_cmpuint(g->dense_faults, <, 10);
+    guest_free(g);
+}
+
+/* What is concentrated and does not fit is found to be in vain. */
+static void test_vain(void)
+{
+    const unsigned used = PAGES / 5;
+    Guest *g = guest_new(used / 2);
+
+    touch_any(g, 0, used, ACCESSES);
+    g_assert_cmpuint(g->faults, >, ACCESSES / 3);
+    g_assert_cmpuint(g->dense_faults, >, 0);
+    /* some hundred turns: some blocks in each time that it is tried */
+    g_assert_cmpuint(g->dense_faults, <, g->faults / 100);
+    guest_free(g);
+}
+
+static unsigned count_in(const Guest *g, unsigned first, unsigned nr)
+{
+    unsigned i, in = 0;
+
+    for (i = first; i < first + nr; i++) {
+        in += g->in[i];
+    }
+    return in;
 }
 
 /* A guest that turns to a fifth of its memory has it in with few faults. */
 static void test_turn(void)
 {
-    Guest *g = guest_new();
-    unsigned i, in = 0;
+    Guest *g = guest_new(RESIDENT);
 
     touch_any(g, 0, RESIDENT, ACCESSES);
     g->faults = 0;
     touch_any(g, 70000, 20000, ACCESSES);
-    for (i = 70000; i < 90000; i++) {
-        in += g->in[i];
+    g_assert_cmpuint(count_in(g, 70000, 20000), >, 19900);
+    g_assert_cmpuint(g->faults, <, 20000 / 4);
+    guest_free(g);
+}
+
+/* So it is each time that it turns from one to the other and back. */
+static void test_turns(void)
+{
+    Guest *g = guest_new(RESIDENT / 2);
+    unsigned i;
+
+    for (i = 0; i < 20; i++) {
+        unsigned first = i % 2 ? 10000 : 70000;
+
+        /* in between it works with what it has */
+        g->now_ns += 40 * 1000000000ULL;
+        g->faults = 0;
+        touch_any(g, first, 20000, ACCESSES / 10);
+        g_assert_cmpuint(count_in(g, first, 20000), >, 19900);
+        g_assert_cmpuint(g->faults, <, 20000 / 4);
     }
-    g_assert_cmpuint(in, >, 19900);
-    g_assert_cmpuint(g->faults, <, 20000 / 5);
     guest_free(g);
 }
 
 /* Each block by itself, up to the last one, which is not whole. */
 static void test_edges(void)
 {
-    const uint64_t nr_pages = 3 * MM_DENSE_PAGES + 1;
+    const uint64_t nr_pages = 999 * MM_DENSE_PAGES + 1;
     MmDense d;
     unsigned i;
+    int dense = 0;
 
     mm_dense_init(&d, nr_pages);
-    for (i = 1; i <= MM_DENSE_FAULTS; i++) {
-        mm_dense_fault(&d, nr_pages - 1, 1 << 20);
-        mm_dense_fault(&d, nr_pages - 2, 1 << 20);
-        g_assert_false(mm_dense_read(&d, 0));
-        g_assert_cmpint(mm_dense_read(&d, nr_pages - 1), ==,
-                        i == MM_DENSE_FAULTS);
-        g_assert_cmpint(mm_dense_read(&d, nr_pages - 2), ==,
-                        i == MM_DENSE_FAULTS);
+    for (i = 1; i <= 40; i++) {
+        dense += mm_dense_fault(&d, nr_pages - 1, nr_pages, 1);
+        g_assert_cmpint(dense, ==, mm_dense_turning(&d));
     }
+    g_assert_cmpint(dense, ==, 1);
+    g_assert_false(mm_dense_fault(&d, nr_pages - 2, nr_pages, 1));
+    g_assert_true(mm_dense_fault(&d, nr_pages - 2, nr_pages, 1));
+    g_assert_false(mm_dense_fault(&d, 0, nr_pages, 1));
+    g_assert_true(mm_dense_fault(&d, MM_DENSE_PAGES - 1, nr_pages, 1));
     /* with nothing in use, each fault is a turn of its own */
     for (i = 0; i < 1000; i++) {
-        mm_dense_fault(&d, 0, 0);
-        g_assert_false(mm_dense_read(&d, 0));
+        g_assert_false(mm_dense_fault(&d, 0, 0, 1));
     }
     mm_dense_destroy(&d);
 }
 
-/* A block that was read has its rest. */
+/* A block that was read has its rest, by faults or by time. */
 static void test_rest(void)
 {
-    const uint64_t nr_blocks = 10;
-    uint64_t i, last = 0, rest = MM_DENSE_REST * nr_blocks;
+    const uint64_t nr_pages = 2000 * MM_DENSE_PAGES;
+    const uint64_t sparse_ns = 20000000, dense_ns = 1000;
+    uint64_t now_ns, last_ns = 0;
+    unsigned i, nr = 0;
     MmDense d;
 
-    mm_dense_init(&d, nr_blocks * MM_DENSE_PAGES);
-    for (i = 1; i < 10 * rest; i++) {
-        mm_dense_fault(&d, 7, nr_blocks * MM_DENSE_PAGES);
-        if (mm_dense_read(&d, 7)) {
-            g_assert_true(!last || i - last >= rest - nr_blocks);
-            g_assert_cmpuint(i - last, <, 2 * rest);
-            last = i;
+    mm_dense_init(&d, nr_pages);
+    for (now_ns = 0, i = 0; i < 100000; i++) {
+        now_ns += sparse_ns;
+        if (mm_dense_fault(&d, 7, nr_pages, now_ns)) {
+            g_assert_true(!last_ns || now_ns - last_ns >=
+                          (MM_DENSE_REST - 1) * 1000000000ULL);
+            last_ns = now_ns;
+            nr++;
         }
     }
-    g_assert_cmpuint(last, >, 8 * rest);
+    g_assert_cmpuint(nr, >, 1);
+    nr = 0;
+    for (i = 0; i < 100000; i++) {
+        now_ns += dense_ns;
+        if (mm_dense_fault(&d, 7, nr_pages, now_ns)) {
+            nr++;
+        }
+    }
+    g_assert_cmpuint(nr, <, 100000 / 1000 / MM_DENSE_REST + 10);
     mm_dense_destroy(&d);
 }
 
@@ -154,7 +215,10 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/managed-memory/dense/even", test_even);
+    g_test_add_func("/managed-memory/dense/even-in-half", test_even_in_half);
+    g_test_add_func("/managed-memory/dense/vain", test_vain);
     g_test_add_func("/managed-memory/dense/turn", test_turn);
+    g_test_add_func("/managed-memory/dense/turns", test_turns);
     g_test_add_func("/managed-memory/dense/edges", test_edges);
     g_test_add_func("/managed-memory/dense/rest", test_rest);
     return g_test_run();

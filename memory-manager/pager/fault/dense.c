@@ -6,6 +6,22 @@
 #include "qemu/osdep.h"
 #include "dense.h"
 
+#define TURN_NS 1000000000ULL
+/* Times as many as by chance, and some more, are no chance. */
+#define CONCENTRATED 3
+#define CONCENTRATED_MIN 16
+/* Turns for which faults count as concentrated after they were. */
+#define REMEMBERED 2
+/* One return for so many reads is too many, if there are some. */
+#define VAIN_SHARE 4
+#define VAIN_MIN 8
+/* Turns after which reads that were not in vain have paid. */
+#define PAID 16
+/* A turn with fewer faults than this share of the blocks is quiet. */
+#define QUIET_SHARE 16
+/* Share of the blocks that is tried with, if the last reads were in vain. */
+#define TRIAL_SHARE 8
+
 void mm_dense_init(MmDense *d, uint64_t nr_pages)
 {
     *d = (MmDense) {
@@ -13,6 +29,7 @@ void mm_dense_init(MmDense *d, uint64_t nr_pages)
                         DIV_ROUND_UP(nr_pages, MM_DENSE_PAGES)),
         /* what was never read was so long ago */
         .turn = MM_DENSE_REST,
+        .rest = MM_DENSE_REST,
     };
 }
 
@@ -21,29 +38,93 @@ void mm_dense_destroy(MmDense *d)
     g_free(d->block);
 }
 
-void mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use)
+static void judge(MmDense *d, bool quiet)
+{
+    if (d->vain >= VAIN_MIN && d->vain * VAIN_SHARE > d->reads) {
+        d->off = d->rest;
+        d->rest = MIN(2 * d->rest, MM_DENSE_REST_MAX);
+    } else if (d->reads && (quiet || ++d->judging == PAID)) {
+        d->rest = MM_DENSE_REST;
+    } else {
+        return;
+    }
+    d->reads = 0;
+    d->vain = 0;
+    d->judging = 0;
+}
+
+/* The next one; while nothing happens, many go by. */
+static void next_turn(MmDense *d, uint64_t now_ns)
+{
+    uint64_t idle_ns = now_ns - MIN(now_ns, d->turn_ends_ns);
+    unsigned turns = 1 + MIN(idle_ns / TURN_NS, MM_DENSE_REST_MAX);
+
+    judge(d, turns > 1 || d->faults < d->nr_blocks / QUIET_SHARE);
+    d->turn += turns;
+    d->turn_ends_ns = now_ns + TURN_NS;
+    d->faults = 1;
+    d->met = 0;
+    d->concentrated -= MIN(d->concentrated, turns);
+    d->off -= MIN(d->off, turns);
+}
+
+/*
+ * Of f faults on any of b blocks about f * f / (2 * b) meet one that an earlier
+ * one has met, as long as f is less than b (the birthday problem).
+ */
+static void look_for_concentration(MmDense *d)
+{
+    double chance = (double)d->faults * d->faults / (2 * d->nr_blocks);
+
+    if (d->faults - d->met > CONCENTRATED * chance + CONCENTRATED_MIN) {
+        d->concentrated = REMEMBERED;
+    }
+}
+
+/* Tried again after reads in vain, until it is known whether they pay now? */
+static bool tried_enough(const MmDense *d)
+{
+    return d->rest > MM_DENSE_REST &&
+           d->reads > d->nr_blocks / TRIAL_SHARE;
+}
+
+bool mm_dense_turning(const MmDense *d)
+{
+    return d->concentrated && !d->off;
+}
+
+static bool read_block(MmDense *d, MmDenseBlock *block)
+{
+    if (!mm_dense_turning(d) || block->faults < MM_DENSE_FAULTS) {
+        return false;
+    }
+    if ((uint16_t)(d->turn - block->read) < MM_DENSE_REST) {
+        d->vain += block->faults == MM_DENSE_FAULTS;
+        return false;
+    }
+    if (tried_enough(d)) {
+        return false;
+    }
+    block->read = d->turn;
+    d->reads++;
+    return true;
+}
+
+bool mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
+                    uint64_t now_ns)
 {
     MmDenseBlock *block = &d->block[page / MM_DENSE_PAGES];
 
-    if (++d->faults > in_use / MM_DENSE_PAGES) {
-        d->faults = 0;
-        d->turn++;
+    d->nr_blocks = DIV_ROUND_UP(MAX(in_use, 1), MM_DENSE_PAGES);
+    if (++d->faults > d->nr_blocks / 2 || now_ns >= d->turn_ends_ns) {
+        next_turn(d, now_ns);
     }
     if (block->turn != d->turn) {
         block->turn = d->turn;
         block->faults = 0;
+        d->met++;
     }
-    block->faults = MIN(block->faults + 1, MM_DENSE_FAULTS);
-}
-
-bool mm_dense_read(MmDense *d, uint64_t page)
-{
-    MmDenseBlock *block = &d->block[page / MM_DENSE_PAGES];
-
-    if (block->turn != d->turn || block->faults < MM_DENSE_FAULTS ||
-        (uint16_t)(d->turn - block->read) < MM_DENSE_REST) {
-        return false;
-    }
-    block->read = d->turn;
-    return true;
+    block->faults = MIN(block->faults + 1, UINT8_MAX);
+    look_for_concentration(d);
+    return read_block(d, block);
 }

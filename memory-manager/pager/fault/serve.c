@@ -25,6 +25,8 @@
 /* ... which came back soon after it was evicted; how many epochs that is. */
 #define RETURN_AGE 2
 #define RETURN_EPOCHS 2
+/* ... which came in while the guest turned to other data. */
+#define TURN_AGE 8
 
 static uint64_t page_addr(const MmRegion *region, uint64_t page)
 {
@@ -93,16 +95,22 @@ void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry)
 
 /*
  * A page that comes back after less than about half as many evictions as there
- * are pages belongs to what should have stayed.  Any other may be a scan's: it
- * goes first, and does not push out what is in use.
+ * are pages belongs to what should have stayed.  What a guest turns to is going
+ * to be used more than what it has turned away from, whatever that was worth.
+ * Any other page may be a scan's: it goes first, and does not push out what is
+ * in use.
  */
-static unsigned age_on_return(const MmFault *f, uint64_t entry)
+static unsigned age_on_return(const MmFault *f, const MmRegion *region,
+                              uint64_t entry)
 {
     unsigned epochs = (qatomic_read(&f->vm->epoch) - mm_entry_age(entry)) &
                       MM_AGE_MAX;
 
-    return mm_entry_tier(entry) != MM_TIER_NONE && epochs <= RETURN_EPOCHS
-           ? RETURN_AGE : 0;
+    if (mm_entry_tier(entry) == MM_TIER_NONE) {
+        return 0;
+    }
+    return mm_dense_turning(&region->dense) ? TURN_AGE
+           : epochs <= RETURN_EPOCHS ? RETURN_AGE : 0;
 }
 
 static void filled(MmFault *f, MmRegion *region, uint64_t page,
@@ -114,7 +122,7 @@ static void filled(MmFault *f, MmRegion *region, uint64_t page,
     mm_failpoint(MM_FP_PLACED);
     resident = mm_entry_with_state(entry, MM_PAGE_RESIDENT);
     resident = mm_entry_at(resident, MM_TIER_NONE, 0);
-    resident = mm_entry_with_age(resident, age_on_return(f, entry));
+    resident = mm_entry_with_age(resident, age_on_return(f, region, entry));
     mm_map_move(&region->map, page, entry, resident);
     if (tier && !mm_mutated(MM_MUT_FREE_EARLY)) {
         tier->ops->free(tier, mm_entry_place(entry), 1);

@@ -136,12 +136,12 @@ static bool plenty(const MmFault *f)
  * take.
  */
 static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
-                        uint64_t page)
+                        uint64_t page, bool dense)
 {
     uint64_t first = QEMU_ALIGN_DOWN(page, AROUND_PAGES);
 
     if (stream->windows || ABS(stream->stride) > 1 ||
-        (!plenty(f) && !mm_dense_read(&region->dense, page))) {
+        (!dense && !plenty(f))) {
         return false;
     }
     load_window(f, region, page, 1, 1, 1);
@@ -157,11 +157,11 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
 
 /* The window, or what lies around; nothing of it is waited for. */
 static void load_all(MmFault *f, MmRegion *region, MmStream *stream,
-                     uint64_t page, unsigned room)
+                     uint64_t page, unsigned room, bool dense)
 {
     unsigned done;
 
-    if (read_around(f, region, stream, page)) {
+    if (read_around(f, region, stream, page, dense)) {
         return;
     }
     done = load_window(f, region, page, stream->stride, stream->window, room);
@@ -202,11 +202,13 @@ bool mm_swap_in_ahead(MmFault *f)
     return f->rest.steps != 0;
 }
 
-static void count_fault(MmRegion *region, uint64_t page)
+/* Counted once, however often it has to be tried again. */
+static bool is_dense(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t never = qatomic_read(&region->map.count[MM_CLASS_NEVER]);
 
-    mm_dense_fault(&region->dense, page, region->nr_pages - never);
+    return !f->retrying && mm_dense_fault(&region->dense, page,
+                                          region->nr_pages - never, f->now_ns);
 }
 
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
@@ -214,12 +216,9 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
 {
     MmStream *stream = mm_stream_fault(&region->streams, f->tid, page, 1);
     unsigned room = mm_fault_room(f, stream->window);
+    bool dense = is_dense(f, region, page);
     MmWaitReason reason;
 
-    /* once, however often it has to be tried again */
-    if (!f->retrying) {
-        count_fault(region, page);
-    }
     if (!room) {
         return MM_WAIT_LIMIT;
     }
@@ -231,7 +230,7 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
         MM_STAT_ADD(f->vm, fault_zero, 1);
         room--;
     }
-    load_all(f, region, stream, page, room);
+    load_all(f, region, stream, page, room, dense);
     if (is_fill(entry)) {
         return MM_WAIT_NONE;
     }
