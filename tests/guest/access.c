@@ -200,11 +200,12 @@ static void report_latency(void)
     for (unsigned i = 0; i < phase_threads(); i++) {
         histogram_merge(&all, &results[i].latency);
     }
-    report("latency n=%" PRIu64 " p50-ns=%" PRIu64 " p90-ns=%" PRIu64
-           " p99-ns=%" PRIu64 " p999-ns=%" PRIu64 " max-ns=%" PRIu64,
-           all.total, histogram_percentile(&all, 500),
-           histogram_percentile(&all, 900), histogram_percentile(&all, 990),
-           histogram_percentile(&all, 999), all.max);
+    report("latency n=%" PRIu64 " p50-ns=%" PRIu64 " p75-ns=%" PRIu64
+           " p90-ns=%" PRIu64 " p99-ns=%" PRIu64 " p999-ns=%" PRIu64
+           " max-ns=%" PRIu64, all.total, histogram_percentile(&all, 500),
+           histogram_percentile(&all, 750), histogram_percentile(&all, 900),
+           histogram_percentile(&all, 990), histogram_percentile(&all, 999),
+           all.max);
 }
 
 static void report_timeline(unsigned seconds)

@@ -71,7 +71,7 @@ def measure_firsttouch(bench):
         with booted(bench, managed, mib=FIRST_TOUCH_MIB) as (vm, _):
             return rate(vm.guest.command("fill", WORK_TIMEOUT_S), "fill")
     yield compared("firsttouch", "pages/s",
-                   bench.pairs("firsttouch", once), 0.7)
+                   bench.pairs("firsttouch", once), 0.8)
 
 
 def metadata_bytes(vm):

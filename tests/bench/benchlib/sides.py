@@ -19,6 +19,7 @@ Media, with the kernel's counterpart:
 import contextlib
 import itertools
 import re
+import time
 from pathlib import Path
 
 from managed import environment
@@ -83,7 +84,8 @@ class Sample:
         latency = next(m for m in messages if m.word == "latency")
         self.rate = 1000 * done.number("pages") / max(done.number("ms"), 1)
         self.latency_us = {key: latency.number(f"{key}-ns") / 1000
-                           for key in ("p50", "p90", "p99", "p999", "max")}
+                           for key in ("p50", "p75", "p90", "p99", "p999",
+                                       "max")}
         self.timeline = [int(count) for m in messages if m.word == "timeline"
                          for count in m.fields["counts"].split(",")]
         self.step_s = 0.1
@@ -111,6 +113,16 @@ class Guest:
     def access(self, pattern, seconds, part=100):
         """Work by a pattern."""
         return Sample(self.command(f"access {pattern} {seconds} {part}"))
+
+    def shrink(self, size):
+        """Take size bytes from it."""
+        raise NotImplementedError
+
+    def timed_shrink(self, size):
+        """The same; how many seconds it has taken."""
+        start = time.monotonic()
+        self.shrink(size)
+        return time.monotonic() - start
 
     def variants(self):
         """Names of settings to try, of which the best one counts."""

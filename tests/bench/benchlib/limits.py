@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How near the pager comes to what kernel and disk allow.
+
+    limit.fault   a fault on a page that lies on the disk, against a raw read
+                  of 4 KiB and the round trip of a fault that is filled at once
+    limit.evict   bytes per second that are taken from a guest, against what
+                  can be written
+
+The limits are measured beside each run, by raw-limits.c.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from managed import environment
+from managed.sandbox import Sandbox
+
+from . import report, sides
+
+SECONDS = 8
+# Half of the accesses are faults, so that the third quartile is one's median.
+FAULT = {"memory": 512, "limit": 192, "field": 384, "cpus": 1}
+EVICT = {"memory": 1024, "limit": 1024, "field": 700, "noise": 100}
+EVICT_BYTES = 512 * sides.MIB
+RAW_MIB = 512
+SOURCES = Path(__file__).resolve().parents[2]
+
+
+def _build():
+    """Compile raw-limits, which needs nothing of ours."""
+    program = environment.BUILD / "bench" / "raw-limits"
+    subprocess.run(["cc", "-O2", "-Wall", "-pthread", "-o", program,
+                    SOURCES / "bench/raw-limits.c",
+                    SOURCES / "platform/platform.c"], check=True)
+    return program
+
+
+def _raw(program):
+    """What raw-limits prints, by name."""
+    with Sandbox("bench-raw") as box:
+        text = subprocess.run([program, os.path.join(box.disk, "raw"),
+                               str(RAW_MIB)], check=True, text=True,
+                              stdout=subprocess.PIPE).stdout
+    return {name: float(value) for name, value
+            in (line.split() for line in text.splitlines())}
+
+
+def _fault_us(bench):
+    with sides.managed(sides.Setup(bench.accel, "disk", **FAULT)) as guest:
+        guest.prepare()
+        return guest.access("uniform", SECONDS).latency_us["p75"]
+
+
+def _evict_rate(bench):
+    with sides.managed(sides.Setup(bench.accel, "disk", **EVICT)) as guest:
+        guest.prepare()
+        # As raw-limits does: blocks that were written before are faster.
+        guest.shrink(EVICT_BYTES)
+        guest.access("sequential", SECONDS)
+        return EVICT_BYTES / guest.timed_shrink(EVICT_BYTES)
+
+
+def measure(bench):
+    """Entries for the report."""
+    program = _build()
+    faults, evictions = ([], []), ([], [])
+    for run in range(bench.runs):
+        raw = _raw(program)
+        faults[0].append(_fault_us(bench))
+        faults[1].append(raw["read-us"] + raw["round-trip-us"])
+        evictions[0].append(_evict_rate(bench) / sides.MIB)
+        evictions[1].append(raw["write-bytes"] / sides.MIB)
+        bench.say(f"limit: run {run + 1} of {bench.runs}: a fault "
+                  f"{faults[0][-1]:.0f} us, at best {raw['read-us']:.0f} + "
+                  f"{raw['round-trip-us']:.0f} us; out {evictions[0][-1]:.0f} "
+                  f"MiB/s, at best {evictions[1][-1]:.0f} MiB/s")
+    yield report.compared("limit.fault", "us", faults, 0.87,
+                          more_is_better=False)
+    yield report.compared("limit.evict", "MiB/s", evictions, 0.6)
