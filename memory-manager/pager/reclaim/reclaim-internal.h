@@ -16,7 +16,7 @@
 /* Pages zapped with one message. */
 #define MM_ZAP_PAGES 512
 /* Batches on their way out at once; one more if some are held up by a tier. */
-#define MM_NR_BATCHES 4
+#define MM_NR_BATCHES 8
 
 typedef struct MmCandidate {
     uint32_t region;            /* id */
