@@ -277,6 +277,21 @@ void coroutine_fn qmp_managed_vm_set_limit(const char *id, uint64_t limit,
                      errp));
 }
 
+ManagedVMPrefetch *coroutine_fn qmp_managed_vm_prefetch(const char *id,
+                                                        Error **errp)
+{
+    g_autofree MmMsg *answer = ask_pager(id, MM_MSG_PREFETCH, NULL, 0,
+                                         MM_MSG_AMOUNT, errp);
+    ManagedVMPrefetch *out;
+
+    if (!answer) {
+        return NULL;
+    }
+    out = g_new0(ManagedVMPrefetch, 1);
+    out->bytes = ((const MmMsgAmount *)answer->payload)->value;
+    return out;
+}
+
 ManagedVMGivenUp *coroutine_fn qmp_managed_vm_give_up(const char *id,
                                                       Error **errp)
 {

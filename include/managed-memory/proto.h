@@ -118,6 +118,8 @@ typedef enum MmMsgType {
     MM_MSG_SET_DRAINING,        /* MmMsgSetDraining; answer OK */
     MM_MSG_SET_IO_LIMITS,       /* MmMsgSetIOLimits; answer OK */
     MM_MSG_SET_SPARED,          /* MmMsgSetSpared; answer OK */
+    /* no payload: what it is known to want is read; answer AMOUNT of bytes */
+    MM_MSG_PREFETCH,
 
     MM_MSG__MAX
 } MmMsgType;

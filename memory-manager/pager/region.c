@@ -68,6 +68,7 @@ static MmRegion *region_alloc(const MmMsgRegion *msg)
     region->reconciled =
         bitmap_new(DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES));
     mm_dense_init(&region->dense, region->nr_pages);
+    mm_wake_set_init(&region->wake_set, region->nr_pages);
     region->refs = 1;
     return region;
 }
@@ -353,6 +354,7 @@ void mm_region_free(MmVM *vm, MmRegion *region)
         close(region->dma_fd);
     }
     mm_dense_destroy(&region->dense);
+    mm_wake_set_destroy(&region->wake_set);
     g_free(region->reconciled);
     g_free(region);
 }

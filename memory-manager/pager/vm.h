@@ -25,6 +25,7 @@
 #include "fault/dense.h"
 #include "fault/node.h"
 #include "fault/stream.h"
+#include "fault/wake.h"
 #include "limit.h"
 #include "page-map.h"
 #include "tier/tier.h"
@@ -61,6 +62,7 @@ typedef struct MmRegion {
     /* fault thread */
     MmStreams streams;          /* of faults */
     MmDense dense;
+    MmWakeSet wake_set;
     uint64_t scan_next;         /* attach scan: first chunk not looked at */
 
     /* atomic */

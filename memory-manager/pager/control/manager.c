@@ -166,6 +166,14 @@ static void handle_give_up(MmControl *c, int sock)
     answer_amount(sock, c->msg->hdr.seq, count);
 }
 
+static void handle_prefetch(MmControl *c, int sock)
+{
+    uint64_t pages;
+
+    mm_fault_call(c->vm, mm_fault_replay, &pages);
+    answer_amount(sock, c->msg->hdr.seq, pages * MM_PAGE_SIZE);
+}
+
 /* What everything together would occupy, never populated pages aside. */
 static uint64_t populated_bytes(MmVM *vm)
 {
@@ -350,6 +358,9 @@ void mm_manager_handle(MmControl *c, int sock)
         break;
     case MM_MSG_SET_SPARED:
         handle_set_spared(c, sock);
+        break;
+    case MM_MSG_PREFETCH:
+        handle_prefetch(c, sock);
         break;
     default:
         answer_error(c, sock, EPROTO, "the pager does not know this command");

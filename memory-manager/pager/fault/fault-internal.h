@@ -88,6 +88,15 @@ struct MmFault {
         unsigned steps;         /* 0: nothing to do */
     } rest;
 
+    /* what is read since the guest wakes up */
+    MmWake wake;
+    struct {
+        bool on;
+        uint32_t region;        /* id */
+        uint64_t page;
+        unsigned left;          /* pages of the block */
+    } replay;
+
     /* discard in progress */
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
@@ -141,6 +150,24 @@ bool mm_serve_ahead(MmFault *f);
 
 /** mm_swap_in_ahead: one step of reading ahead; true if there is more now. */
 bool mm_swap_in_ahead(MmFault *f);
+
+/**
+ * mm_swap_in_some: begin to read up to @nr pages that nobody waits for
+ *
+ * From @page on, those that are swapped out, within the limit.  Returns how
+ * many pages have been looked at.
+ */
+unsigned mm_swap_in_some(MmFault *f, MmRegion *region, uint64_t page,
+                         unsigned nr);
+
+/** mm_replay_look: does the guest sleep?  Before faults are served. */
+void mm_replay_look(MmFault *f);
+
+/** mm_replay_fault: it has faulted on a page that is swapped out. */
+void mm_replay_fault(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_replay_step: read some of what is recorded; true if there is more now. */
+bool mm_replay_step(MmFault *f);
 
 /** mm_fault_served: account for pages that are there now. */
 void mm_fault_served(MmFault *f, MmRegion *region, uint64_t page,

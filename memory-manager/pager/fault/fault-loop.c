@@ -292,6 +292,9 @@ static void *fault_thread(void *opaque)
                                            next_timeout_ms(f, busy)));
         f->now_ns = clock_ns();
         look = f->now_ns - f->looked_ns >= LOOK_MS * 1000000ULL;
+        if (look) {
+            mm_replay_look(f);
+        }
         for (i = 0; i < nr; i++) {
             int fd = ev[i].data.fd;
 
@@ -319,6 +322,7 @@ static void *fault_thread(void *opaque)
         }
         busy |= mm_serve_ahead(f);
         busy |= mm_swap_in_ahead(f);
+        busy |= mm_replay_step(f);
         /* the scan holds up reclaim, and with it the limit: it comes first */
         if (!faults || f->scanning) {
             busy |= mm_background_step(f);

@@ -53,6 +53,13 @@ void mm_fault_remove_region(MmVM *vm, void *region);
 void mm_fault_swap_in(MmVM *vm, void *unused);
 
 /**
+ * mm_fault_replay: begin to read what the guest wanted when it woke up
+ *
+ * @count: uint64_t *, out: pages that are recorded; work for mm_fault_call()
+ */
+void mm_fault_replay(MmVM *vm, void *count);
+
+/**
  * mm_fault_give_up: poison the pages that faults wait for in vain
  *
  * @count: uint64_t *, out: pages given up; work for mm_fault_call()

@@ -202,6 +202,14 @@ bool mm_swap_in_ahead(MmFault *f)
     return f->rest.steps != 0;
 }
 
+unsigned mm_swap_in_some(MmFault *f, MmRegion *region, uint64_t page,
+                         unsigned nr)
+{
+    f->tid = 0;
+    f->node = MM_NODE_ANY;
+    return load_window(f, region, page, 1, nr, room_ahead(f, nr));
+}
+
 /* Counted once, however often it has to be tried again. */
 static bool is_dense(MmFault *f, MmRegion *region, uint64_t page)
 {
@@ -219,6 +227,10 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
     bool dense = is_dense(f, region, page);
     MmWaitReason reason;
 
+    /* not a page that the operator wants back */
+    if (f->tid && !f->retrying) {
+        mm_replay_fault(f, region, page);
+    }
     if (!room) {
         return MM_WAIT_LIMIT;
     }
