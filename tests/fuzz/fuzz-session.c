@@ -342,17 +342,20 @@ static void step_fault(FuzzInput *in)
     page %= region->nr_pages;
     mm_region_reconcile_chunk(vm, region, page / MM_CHUNK_PAGES);
     vm->fault->now_ns = g_get_monotonic_time() * 1000;
+    vm->fault->tid = 1 + page % 7;
+    mm_replay_look(vm->fault);
     reason = mm_serve_page(vm->fault, region, page);
     if (reason != MM_WAIT_NONE) {
         mm_waiters_add(&vm->fault->waiters,
-                       region->hva + page * MM_PAGE_SIZE, 1 + page % 7,
+                       region->hva + page * MM_PAGE_SIZE, vm->fault->tid,
                        vm->fault->now_ns, reason);
     } else if (fuzz_u8(in) % 2 && vm_rig_present(region, page)) {
         /* content that is neither zero nor the same throughout */
         g_assert(pwrite(region->ram_fd, &page, sizeof(page),
                         page * MM_PAGE_SIZE + 8) == sizeof(page));
     }
-    while (mm_serve_ahead(vm->fault)) {
+    while (mm_serve_ahead(vm->fault) || mm_swap_in_ahead(vm->fault) ||
+           mm_replay_step(vm->fault)) {
         continue;
     }
 }
@@ -399,7 +402,7 @@ static void step_reclaim(Session *s, FuzzInput *in)
         g_assert(mm_msg_recv(s->zap, &message, 0) == 1);
         zap(s, (MmMsgZap *)message.payload);
     }
-    if (fuzz_u8(in) % 2) {
+    if (fuzz_u8(in) % 2 && (r->fifo_nr || mm_writeback_busy(r))) {
         do {
             mm_writeback(r);
         } while (mm_writeback_busy(r));
