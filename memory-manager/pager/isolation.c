@@ -50,6 +50,18 @@ void mm_isolation_harden(void)
     umask(077);
 }
 
+/*
+ * The program may lie on the disk that does not answer, and so would wait what
+ * a successor runs first.  As long as a pager has it locked, both have it.
+ * Without the right to lock, our buffers need what one may lock all the same.
+ */
+void mm_isolation_lock_program(void)
+{
+    if (geteuid() == 0 && mlockall(MCL_CURRENT) < 0) {
+        warn_report("cannot keep the program in memory: %s", strerror(errno));
+    }
+}
+
 /* With our own user in it, so that ownership of files can still be told. */
 static bool own_user_namespace(void)
 {

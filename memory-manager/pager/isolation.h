@@ -9,6 +9,9 @@
 /** mm_isolation_harden: what needs no thought; first thing in main(). */
 void mm_isolation_harden(void);
 
+/** mm_isolation_lock_program: keep it in memory; before anything is mapped. */
+void mm_isolation_lock_program(void);
+
 /**
  * mm_isolation_proc_fd: a detached mount that holds /proc/self/fd alone
  *

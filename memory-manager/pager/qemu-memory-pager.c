@@ -93,6 +93,7 @@ int main(int argc, char **argv)
     mm_test_init(argc, argv);
     control = parse_options(argc, argv);
     mm_isolation_harden();
+    mm_isolation_lock_program();
 
     vm = mm_start(control, &error_fatal);
     vm->fault = mm_fault_new(vm, &error_fatal);
