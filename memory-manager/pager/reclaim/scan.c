@@ -60,6 +60,7 @@ typedef bool MmPass(MmReclaim *r, MmRegion *region, uint64_t page,
 static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
                         void *opaque)
 {
+    const unsigned *by = opaque;
     uint64_t entry = mm_map_get(&region->map, page);
     unsigned age = mm_entry_age(entry);
 
@@ -69,7 +70,7 @@ static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
     if (age) {
         /* lost against a fault: the page is in use anyway */
         mm_map_cas(&region->map, page, entry,
-                   mm_entry_with_age(entry, age - 1));
+                   mm_entry_with_age(entry, age - MIN(age, *by)));
     }
     return true;
 }
@@ -77,6 +78,7 @@ static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
 typedef struct Gather {
     MmZap *zap;
     bool force;
+    unsigned coldest;           /* age that was seen */
 } Gather;
 
 static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
@@ -93,6 +95,7 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
         r->held++;
         return false;
     }
+    gather->coldest = MIN(gather->coldest, mm_entry_age(entry));
     if ((mm_entry_age(entry) && !gather->force) ||
         !mm_map_cas(&region->map, page, entry,
                     mm_entry_with_state(entry, MM_PAGE_CANDIDATE))) {
@@ -179,6 +182,8 @@ static void jump(MmReclaim *r)
 
 static void age(MmReclaim *r)
 {
+    unsigned by = 1;
+
     if (r->found < r->seen / COLD_SHARE) {
         r->to_age += AGE_PAGES;
     }
@@ -187,7 +192,7 @@ static void age(MmReclaim *r)
         r->found /= 2;
     }
     if (r->to_age) {
-        move_hand(r, &r->ages, r->to_age, pass_ageing, NULL);
+        move_hand(r, &r->ages, r->to_age, pass_ageing, &by);
         r->to_age = 0;
     }
 }
@@ -195,7 +200,7 @@ static void age(MmReclaim *r)
 int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
 {
     MmZap zap = {};
-    Gather gather = { .zap = &zap, .force = force };
+    Gather gather = { .zap = &zap, .force = force, .coldest = MM_AGE_MAX };
     int ret;
 
     want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
@@ -206,8 +211,9 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
     move_hand(r, &r->gathers, want, pass_gathering, &gather);
     r->to_age = zap.nr_pages;
     if (!zap.nr_pages) {
-        /* nothing is cold: by one turn everything gets a little colder */
-        move_hand(r, &r->ages, UINT_MAX, pass_ageing, NULL);
+        /* nothing is cold: by one turn what comes next is */
+        gather.coldest = MAX(gather.coldest, 1);
+        move_hand(r, &r->ages, UINT_MAX, pass_ageing, &gather.coldest);
         return 0;
     }
     mm_failpoint(MM_FP_CANDIDATE);
