@@ -36,7 +36,7 @@ typedef enum MmFailpoint {
     MM_FP_STORED,               /* content stored, not published */
     MM_FP_DROPPING,             /* pages are DROPPING, not punched */
     MM_FP_PUNCHED,              /* pages punched, still DROPPING */
-    MM_FP_SWAPPED,              /* pages are SWAPPED, waiters not woken */
+    MM_FP_SWAPPED,              /* pages are SWAPPED, waiters not served */
     MM_FP_MOVING,               /* content in its new place, not published */
     MM_FP_MOVED,                /* and published */
     MM_FP_DISCARD_TAKEN,        /* discard taken, not begun */

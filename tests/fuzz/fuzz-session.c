@@ -285,7 +285,7 @@ static size_t raw_payload(FuzzInput *in, uint32_t type, void *payload)
 static void step_message(Session *s, FuzzInput *in, bool qemu, bool raw)
 {
     static const uint32_t sensible[2][8] = {
-        { MM_MSG_CONTROL_HELLO, MM_MSG_QUERY, MM_MSG_QUERY_REGION,
+        { MM_MSG_CONTROL_HELLO, MM_MSG_QUERY, MM_MSG_PREFETCH,
           MM_MSG_SET_LIMIT, MM_MSG_EVICT, MM_MSG_SWAP_IN, MM_MSG_DETACH,
           MM_MSG_GIVE_UP },
         { MM_MSG_UFFD, MM_MSG_REGION_ADD, MM_MSG_REGION_ADD,

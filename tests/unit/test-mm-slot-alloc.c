@@ -254,6 +254,25 @@ static void test_reach(void)
     mm_slots_destroy(&slots);
 }
 
+/* Nor for as long as one is that is full but for its end. */
+static void test_reach_of_few(void)
+{
+    const uint64_t reach = 65536;
+    MmSlotAlloc slots;
+    uint64_t first, i;
+
+    mm_slots_init(&slots);
+    mm_slots_grow(&slots, reach + 100 + MAX_RUN);
+    for (i = 1; i < reach + 100; i++) {
+        g_assert_true(mm_slots_claim(&slots, i));
+    }
+    g_assert_cmpuint(mm_slots_alloc(&slots, MAX_RUN, &first), ==, 1);
+    g_assert_cmpuint(first, ==, 0);
+    g_assert_cmpuint(mm_slots_alloc(&slots, MAX_RUN, &first), ==, MAX_RUN);
+    g_assert_cmpuint(first, ==, reach + 100);
+    mm_slots_destroy(&slots);
+}
+
 /* Of many runs the longest is taken, though shorter ones come first. */
 static void test_longest(void)
 {
@@ -426,6 +445,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/slot-alloc/full", test_full);
     g_test_add_func("/mm/slot-alloc/fragmented", test_fragmented);
     g_test_add_func("/mm/slot-alloc/reach", test_reach);
+    g_test_add_func("/mm/slot-alloc/reach-of-few", test_reach_of_few);
     g_test_add_func("/mm/slot-alloc/longest", test_longest);
     g_test_add_func("/mm/slot-alloc/grow", test_grow);
     g_test_add_func("/mm/slot-alloc/misuse", test_misuse_asserts);

@@ -144,8 +144,10 @@ static void test_any_order(void)
     complete(2, 0);
     complete(0, 0);
     g_assert_cmpuint(mm_writeback(r), ==, 2 * BATCH);
-    complete(0, 0);
-    g_assert_cmpuint(mm_writeback(r), ==, BATCH);
+    for (i = 3; i < MM_NR_BATCHES; i++) {
+        complete(0, 0);
+        g_assert_cmpuint(mm_writeback(r), ==, BATCH);
+    }
     g_assert_false(mm_writeback_busy(r));
     assert_all_swapped(0, MM_NR_BATCHES * BATCH);
     g_assert_false(r->refused);
