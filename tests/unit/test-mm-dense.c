@@ -20,6 +20,7 @@ typedef struct Guest {
     uint32_t fifo[PAGES];
     unsigned resident, head, nr;
     uint64_t faults, dense_faults, now_ns;
+    int acts_on;                /* of four decisions */
 } Guest;
 
 static Guest *guest_new(unsigned resident)
@@ -28,6 +29,7 @@ static Guest *guest_new(unsigned resident)
 
     mm_dense_init(&g->dense, PAGES);
     g->resident = resident;
+    g->acts_on = 4;
     return g;
 }
 
@@ -62,7 +64,10 @@ static void touch(Guest *g, uint32_t page)
     g->faults++;
     g->now_ns += FAULT_NS;
     bring_in(g, page);
-    if (mm_dense_fault(&g->dense, page, PAGES, g->now_ns)) {
+    mm_dense_fault(&g->dense, page, PAGES, g->now_ns);
+    if (mm_dense_wants(&g->dense, page) &&
+        g_test_rand_int_range(0, 4) < g->acts_on) {
+        mm_dense_read(&g->dense, page);
         g->dense_faults++;
         for (i = first; i < MIN(first + MM_DENSE_PAGES, PAGES); i++) {
             bring_in(g, i);
@@ -73,7 +78,7 @@ static void touch(Guest *g, uint32_t page)
 static void touch_any(Guest *g, uint32_t first, uint32_t nr, unsigned times)
 {
     while (times--) {
-        touch(g, first + g_random_int_range(0, nr));
+        touch(g, first + g_test_rand_int_range(0, nr));
     }
 }
 
@@ -136,6 +141,20 @@ static void test_turn(void)
     guest_free(g);
 }
 
+/* Not all can be read for which there was reason: that is not in vain. */
+static void test_some(void)
+{
+    Guest *g = guest_new(RESIDENT);
+
+    g->acts_on = 1;
+    touch_any(g, 0, RESIDENT, ACCESSES);
+    g->faults = 0;
+    touch_any(g, 70000, 20000, ACCESSES);
+    g_assert_cmpuint(count_in(g, 70000, 20000), >, 19900);
+    g_assert_cmpuint(g->faults, <, 20000 / 2);
+    guest_free(g);
+}
+
 /* So it is each time that it turns from one to the other and back. */
 static void test_turns(void)
 {
@@ -155,6 +174,17 @@ static void test_turns(void)
     guest_free(g);
 }
 
+/* A fault, and what comes of it. */
+static bool fault(MmDense *d, uint64_t page, uint64_t in_use, uint64_t now_ns)
+{
+    mm_dense_fault(d, page, in_use, now_ns);
+    if (mm_dense_wants(d, page)) {
+        mm_dense_read(d, page);
+        return true;
+    }
+    return false;
+}
+
 /* Each block by itself, up to the last one, which is not whole. */
 static void test_edges(void)
 {
@@ -165,17 +195,17 @@ static void test_edges(void)
 
     mm_dense_init(&d, nr_pages);
     for (i = 1; i <= 40; i++) {
-        dense += mm_dense_fault(&d, nr_pages - 1, nr_pages, 1);
+        dense += fault(&d, nr_pages - 1, nr_pages, 1);
         g_assert_cmpint(dense, ==, mm_dense_turning(&d));
     }
     g_assert_cmpint(dense, ==, 1);
-    g_assert_false(mm_dense_fault(&d, nr_pages - 2, nr_pages, 1));
-    g_assert_true(mm_dense_fault(&d, nr_pages - 2, nr_pages, 1));
-    g_assert_false(mm_dense_fault(&d, 0, nr_pages, 1));
-    g_assert_true(mm_dense_fault(&d, MM_DENSE_PAGES - 1, nr_pages, 1));
+    g_assert_false(fault(&d, nr_pages - 2, nr_pages, 1));
+    g_assert_true(fault(&d, nr_pages - 2, nr_pages, 1));
+    g_assert_false(fault(&d, 0, nr_pages, 1));
+    g_assert_true(fault(&d, MM_DENSE_PAGES - 1, nr_pages, 1));
     /* with nothing in use, each fault is a turn of its own */
     for (i = 0; i < 1000; i++) {
-        g_assert_false(mm_dense_fault(&d, 0, 0, 1));
+        g_assert_false(fault(&d, 0, 0, 1));
     }
     mm_dense_destroy(&d);
 }
@@ -192,7 +222,7 @@ static void test_rest(void)
     mm_dense_init(&d, nr_pages);
     for (now_ns = 0, i = 0; i < 100000; i++) {
         now_ns += sparse_ns;
-        if (mm_dense_fault(&d, 7, nr_pages, now_ns)) {
+        if (fault(&d, 7, nr_pages, now_ns)) {
             g_assert_true(!last_ns || now_ns - last_ns >=
                           (MM_DENSE_REST - 1) * 1000000000ULL);
             last_ns = now_ns;
@@ -203,11 +233,31 @@ static void test_rest(void)
     nr = 0;
     for (i = 0; i < 100000; i++) {
         now_ns += dense_ns;
-        if (mm_dense_fault(&d, 7, nr_pages, now_ns)) {
+        if (fault(&d, 7, nr_pages, now_ns)) {
             nr++;
         }
     }
     g_assert_cmpuint(nr, <, 100000 / 1000 / MM_DENSE_REST + 10);
+    mm_dense_destroy(&d);
+}
+
+/* Turns are counted in few bits: what was never read is not taken for read. */
+static void test_wrap(void)
+{
+    const uint64_t nr_pages = 2000 * MM_DENSE_PAGES;
+    uint64_t now_ns = 0;
+    unsigned i, page, nr = 0;
+    MmDense d;
+
+    mm_dense_init(&d, nr_pages);
+    for (i = 0; i < UINT16_MAX + 5; i++) {
+        now_ns += 1000000000ULL;
+        mm_dense_fault(&d, 0, nr_pages, now_ns);
+    }
+    for (page = 0; page < 100 * MM_DENSE_PAGES; page++) {
+        nr += fault(&d, page, nr_pages, now_ns);
+    }
+    g_assert_cmpuint(nr, >, 90);
     mm_dense_destroy(&d);
 }
 
@@ -218,7 +268,9 @@ int main(int argc, char **argv)
     g_test_add_func("/managed-memory/dense/even-in-half", test_even_in_half);
     g_test_add_func("/managed-memory/dense/vain", test_vain);
     g_test_add_func("/managed-memory/dense/turn", test_turn);
+    g_test_add_func("/managed-memory/dense/some", test_some);
     g_test_add_func("/managed-memory/dense/turns", test_turns);
+    g_test_add_func("/managed-memory/dense/wrap", test_wrap);
     g_test_add_func("/managed-memory/dense/edges", test_edges);
     g_test_add_func("/managed-memory/dense/rest", test_rest);
     return g_test_run();

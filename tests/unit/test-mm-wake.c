@@ -29,9 +29,12 @@ static void test_states(void)
 
     /* awake, whatever it faults on */
     g_assert_cmpint(mm_wake_look(&w, 0, 0, 1), ==, MM_WAKE_NOTHING);
+    g_assert_cmpint(mm_wake_look(&w, 4000, 0, 1), ==, MM_WAKE_NOTHING);
     g_assert_cmpint(mm_wake_look(&w, 1000, 2999, 1), ==, MM_WAKE_NOTHING);
+    g_assert_cmpint(mm_wake_look(&w, 2000, 9000, 1), ==, MM_WAKE_NOTHING);
     g_assert_false(faults(&w, 1000, 1));
     g_assert_false(mm_wake_records(&w));
+    g_assert_cmpint(w.state, ==, MM_WAKE_AWAKE);
 
     g_assert_cmpint(mm_wake_look(&w, 1000, 3000, 2), ==, MM_WAKE_NOTHING);
     g_assert_cmpint(w.state, ==, MM_WAKE_ASLEEP);
@@ -56,17 +59,41 @@ static void test_states(void)
     g_assert_false(mm_wake_records(&w));
 }
 
+/* One that works with a part of its memory is awake, however small that is. */
+static void test_small_part(void)
+{
+    MmWake w = {};
+    unsigned i;
+
+    mm_wake_look(&w, 10000, 1000000, 1);
+    for (i = 0; i < 1000; i++) {
+        g_assert_false(faults(&w, 20, 1 + i * S_NS / 10));
+        g_assert_cmpint(mm_wake_look(&w, 10000 - i, 1000000, i * S_NS / 10),
+                        ==, MM_WAKE_NOTHING);
+    }
+    g_assert_cmpint(w.state, ==, MM_WAKE_AWAKE);
+    mm_wake_look(&w, 4999, 1005000, 100 * S_NS);
+    g_assert_cmpint(w.state, ==, MM_WAKE_ASLEEP);
+    /* the same again as it is when it has woken up */
+    g_assert_true(faults(&w, 256, 101 * S_NS));
+    mm_wake_look(&w, 9000, 1000000, 112 * S_NS);
+    mm_wake_look(&w, 9000, 1000000, 112 * S_NS);
+    g_assert_cmpint(w.state, ==, MM_WAKE_AWAKE);
+}
+
 /* A large one is not woken up by what its kernel does now and then. */
 static void test_large(void)
 {
     MmWake w = {};
 
+    mm_wake_look(&w, 100000, 0, 1);
     mm_wake_look(&w, 1000, 256 * 512 - 1000, 1);
     g_assert_false(faults(&w, 254, 2));
     g_assert_false(faults(&w, 1, 3));
     g_assert_true(faults(&w, 1, 4));
 
     w = (MmWake) {};
+    mm_wake_look(&w, 1000, 0, 1);
     mm_wake_look(&w, 0, UINT64_MAX / 4, 1);
     g_assert_true(faults(&w, 256, 2));
 }
@@ -76,6 +103,7 @@ static void test_brought_in(void)
 {
     MmWake w = {};
 
+    mm_wake_look(&w, 1000, 10, 1);
     mm_wake_look(&w, 10, 1000, 1);
     mm_wake_look(&w, 400, 800, 2);
     g_assert_cmpint(w.state, ==, MM_WAKE_ASLEEP);
@@ -167,6 +195,23 @@ static void test_follows(void)
     mm_wake_set_destroy(&set);
 }
 
+/* What a replay has not come to stays. */
+static void test_keep(void)
+{
+    MmWakeSet set;
+
+    mm_wake_set_init(&set, PAGES);
+    wake_up(&set, 0, 100, 200);
+    mm_wake_set_note(&set, 150 * MM_WAKE_BLOCK_PAGES);
+    mm_wake_set_keep(&set, 250);
+    mm_wake_set_record(&set);
+    g_assert_cmpuint(mm_wake_set_pages(&set), ==, 51 * MM_WAKE_BLOCK_PAGES);
+    mm_wake_set_keep(&set, set.nr_blocks);
+    mm_wake_set_record(&set);
+    g_assert_cmpuint(mm_wake_set_pages(&set), ==, 0);
+    mm_wake_set_destroy(&set);
+}
+
 /* Who stirs and sleeps on leaves no trace in the record. */
 static void test_stirs(void)
 {
@@ -186,10 +231,12 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/managed-memory/wake/states", test_states);
+    g_test_add_func("/managed-memory/wake/small-part", test_small_part);
     g_test_add_func("/managed-memory/wake/large", test_large);
     g_test_add_func("/managed-memory/wake/brought-in", test_brought_in);
     g_test_add_func("/managed-memory/wake/left-out", test_left_out);
     g_test_add_func("/managed-memory/wake/follows", test_follows);
+    g_test_add_func("/managed-memory/wake/keep", test_keep);
     g_test_add_func("/managed-memory/wake/stirs", test_stirs);
     return g_test_run();
 }

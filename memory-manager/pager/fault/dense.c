@@ -27,8 +27,7 @@ void mm_dense_init(MmDense *d, uint64_t nr_pages)
     *d = (MmDense) {
         .block = g_new0(MmDenseBlock,
                         DIV_ROUND_UP(nr_pages, MM_DENSE_PAGES)),
-        /* what was never read was so long ago */
-        .turn = MM_DENSE_REST,
+        .turn = 1,
         .rest = MM_DENSE_REST,
     };
 }
@@ -61,6 +60,7 @@ static void next_turn(MmDense *d, uint64_t now_ns)
 
     judge(d, turns > 1 || d->faults < d->nr_blocks / QUIET_SHARE);
     d->turn += turns;
+    d->turn += d->turn == 0;
     d->turn_ends_ns = now_ns + TURN_NS;
     d->faults = 1;
     d->met = 0;
@@ -93,24 +93,12 @@ bool mm_dense_turning(const MmDense *d)
     return d->concentrated && !d->off;
 }
 
-static bool read_block(MmDense *d, MmDenseBlock *block)
+static bool was_read(const MmDense *d, const MmDenseBlock *block)
 {
-    if (!mm_dense_turning(d) || block->faults < MM_DENSE_FAULTS) {
-        return false;
-    }
-    if ((uint16_t)(d->turn - block->read) < MM_DENSE_REST) {
-        d->vain += block->faults == MM_DENSE_FAULTS;
-        return false;
-    }
-    if (tried_enough(d)) {
-        return false;
-    }
-    block->read = d->turn;
-    d->reads++;
-    return true;
+    return block->read && (uint16_t)(d->turn - block->read) < MM_DENSE_REST;
 }
 
-bool mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
+void mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
                     uint64_t now_ns)
 {
     MmDenseBlock *block = &d->block[page / MM_DENSE_PAGES];
@@ -126,5 +114,21 @@ bool mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
     }
     block->faults = MIN(block->faults + 1, UINT8_MAX);
     look_for_concentration(d);
-    return read_block(d, block);
+    d->vain += mm_dense_turning(d) && was_read(d, block) &&
+               block->faults == MM_DENSE_FAULTS;
+}
+
+bool mm_dense_wants(const MmDense *d, uint64_t page)
+{
+    const MmDenseBlock *block = &d->block[page / MM_DENSE_PAGES];
+
+    return mm_dense_turning(d) && block->turn == d->turn &&
+           block->faults >= MM_DENSE_FAULTS && !was_read(d, block) &&
+           !tried_enough(d);
+}
+
+void mm_dense_read(MmDense *d, uint64_t page)
+{
+    d->block[page / MM_DENSE_PAGES].read = d->turn;
+    d->reads++;
 }

@@ -29,14 +29,14 @@
 
 typedef struct MmDenseBlock {
     uint16_t turn;              /* that the count is of */
-    uint16_t read;              /* turn in which it was read as a whole */
+    uint16_t read;              /* turn in which it was read; 0: never */
     uint8_t faults;
 } MmDenseBlock;
 
 typedef struct MmDense {
     MmDenseBlock *block;        /* owned */
     uint64_t nr_blocks;         /* that are in use */
-    uint16_t turn;
+    uint16_t turn;              /* never 0 */
     uint64_t turn_ends_ns;
     uint64_t faults;            /* of this turn */
     uint64_t met;               /* blocks that these have met */
@@ -60,14 +60,18 @@ void mm_dense_destroy(MmDense *d);
  * @page: index in the region
  * @in_use: pages of the region that have been touched
  * @now_ns: monotonic time
- *
- * Returns whether the block of @page is to be read as a whole; then it is.
  */
-bool mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
+void mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,
                     uint64_t now_ns);
 
+/** mm_dense_wants: is the block of @page, just counted, to be read whole? */
+bool mm_dense_wants(const MmDense *d, uint64_t page);
+
+/** mm_dense_read: the block of @page is being read. */
+void mm_dense_read(MmDense *d, uint64_t page);
+
 /**
- * mm_dense_turning: does the guest seem to turn to other data just now?
+ * mm_dense_turning: did the guest turn to other data when it last faulted?
  *
  * Then what comes in is going to be used, more than what is there.
  */

@@ -34,6 +34,19 @@ typedef struct MmLoad {
     QLIST_ENTRY(MmLoad) next;   /* free or in flight */
 } MmLoad;
 
+/* Windows that are being read: of streams, and blocks. */
+#define MM_RESTS 8
+
+/* What has not begun to be read yet of a window. */
+typedef struct MmRest {
+    uint32_t region;            /* id */
+    unsigned stream;            /* index */
+    uint64_t page;
+    int64_t stride;
+    unsigned steps;             /* 0: nothing to do */
+    bool dense;                 /* a block that is wanted as a whole */
+} MmRest;
+
 typedef struct MmWork {
     MmFaultWork *fn;
     void *opaque;
@@ -79,14 +92,9 @@ struct MmFault {
         unsigned nr;            /* 0: nothing to do */
     } ahead;
 
-    /* the rest of a swapped stream's window, likewise */
-    struct {
-        uint32_t region;        /* id */
-        unsigned stream;        /* index */
-        uint64_t page;
-        int64_t stride;
-        unsigned steps;         /* 0: nothing to do */
-    } rest;
+    /* of windows of swapped pages, likewise; one after the other gets on */
+    MmRest rest[MM_RESTS];
+    unsigned next_rest;
 
     /* what is read since the guest wakes up */
     MmWake wake;
@@ -166,6 +174,12 @@ void mm_replay_look(MmFault *f);
 /** mm_replay_fault: it has faulted on a page that is swapped out. */
 void mm_replay_fault(MmFault *f, MmRegion *region, uint64_t page);
 
+/** mm_replay_forget_region: it is going to be removed. */
+void mm_replay_forget_region(MmFault *f, uint32_t id);
+
+/** mm_replay_fails: what was read ahead cannot be read: no more of it. */
+void mm_replay_fails(MmFault *f);
+
 /** mm_replay_step: read some of what is recorded; true if there is more now. */
 bool mm_replay_step(MmFault *f);
 
@@ -215,6 +229,9 @@ void mm_load_flush(MmFault *f);
 
 /** mm_load_put_off: do loads wait for an I/O limit? */
 bool mm_load_put_off(const MmFault *f);
+
+/** mm_load_limited: has a tier I/O limits? */
+bool mm_load_limited(const MmFault *f);
 
 /** mm_load_look: say so if a read takes too long, or reads work again. */
 void mm_load_look(MmFault *f);

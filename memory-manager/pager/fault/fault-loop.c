@@ -5,9 +5,9 @@
  *
  * One round: wait for the userfaultfd, the discard kick or a wake-up;
  * serve what has been faulted on; place what has been read; go on with
- * discards; retry who waits; one step of filling ahead and of the attach scan;
- * and, if no fault has come, one step of swap-in.  Nothing in a round waits for
- * another thread or for a medium.
+ * discards; retry who waits; one step each of filling and reading ahead, of a
+ * replay and of the attach scan; and, if no fault has come, one of swap-in.
+ * Nothing in a round waits for another thread or for a medium.
  */
 #include "qemu/osdep.h"
 #include <linux/userfaultfd.h>
@@ -448,6 +448,7 @@ void mm_fault_remove_region(MmVM *vm, void *opaque)
     MmRegion *region = opaque;
 
     mm_vm_publish_region(vm, region->id, NULL);
+    mm_replay_forget_region(vm->fault, region->id);
     mm_load_cancel(vm->fault, region, 0, region->nr_pages, MM_PAGE_NEVER);
     mm_waiters_remove(&vm->fault->waiters, region->hva, region->size,
                       mm_fault_latency, vm->fault);

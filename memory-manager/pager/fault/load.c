@@ -194,6 +194,7 @@ static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
     f->swap_in_failed = true;
     if (!mm_waiters_set_reason(&f->waiters, region->hva + page * MM_PAGE_SIZE,
                                MM_WAIT_ERROR)) {
+        mm_replay_fails(f);
         return;     /* read ahead: nobody has asked for it */
     }
     f->retry_at_ns = f->now_ns + RETRY_NS;
@@ -349,6 +350,18 @@ bool mm_load_put_off(const MmFault *f)
 
     for (i = 0; i < f->vm->nr_tiers; i++) {
         if (!QSIMPLEQ_EMPTY(&f->queues[i]->put_off)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool mm_load_limited(const MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < f->vm->nr_tiers; i++) {
+        if (qatomic_read(&f->vm->tiers[i]->throttle.enabled)) {
             return true;
         }
     }

@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/bitops.h"
 #include "fault-internal.h"
 
 static void count_out(const MmVM *vm, uint64_t *out)
@@ -26,17 +27,6 @@ static void count_out(const MmVM *vm, uint64_t *out)
     }
 }
 
-static void for_each_set(const MmVM *vm, void (*fn)(MmWakeSet *set))
-{
-    int i;
-
-    for (i = 0; i < MM_MAX_REGIONS; i++) {
-        if (vm->regions[i]) {
-            fn(&vm->regions[i]->wake_set);
-        }
-    }
-}
-
 static void begin(MmFault *f)
 {
     f->replay.on = true;
@@ -45,22 +35,97 @@ static void begin(MmFault *f)
     f->replay.left = 0;
 }
 
+/* What a replay has not come to may be wanted as well. */
+static void end(MmFault *f)
+{
+    uint32_t id = f->replay.region;
+    uint64_t block = f->replay.page / MM_WAKE_BLOCK_PAGES;
+
+    f->replay.on = false;
+    for (; id < MM_MAX_REGIONS && mm_wake_records(&f->wake); id++, block = 0) {
+        if (f->vm->regions[id]) {
+            mm_wake_set_keep(&f->vm->regions[id]->wake_set, block);
+        }
+    }
+}
+
+static bool is_in_memory(const MmRegion *region, uint64_t block)
+{
+    uint64_t page = block * MM_WAKE_BLOCK_PAGES;
+    uint64_t last = MIN(page + MM_WAKE_BLOCK_PAGES, region->nr_pages);
+
+    while (page < last) {
+        if (mm_map_class(mm_map_get(&region->map, page++)) ==
+            MM_CLASS_RESIDENT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One that was left out and has never left memory shows no fault either. */
+static void note_left_out(MmFault *f, MmRegion *region)
+{
+    MmWakeSet *set = &region->wake_set;
+    uint64_t block = 0;
+
+    while ((block = find_next_bit(set->recorded, set->nr_blocks, block)) <
+           set->nr_blocks) {
+        if (mm_wake_set_left_out(block, f->wake.times) &&
+            is_in_memory(region, block)) {
+            mm_wake_set_note(set, block * MM_WAKE_BLOCK_PAGES);
+        }
+        block++;
+    }
+}
+
+static void record(MmFault *f)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (f->vm->regions[i]) {
+            note_left_out(f, f->vm->regions[i]);
+            mm_wake_set_record(&f->vm->regions[i]->wake_set);
+        }
+    }
+}
+
+static void forget(MmFault *f)
+{
+    int i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        if (f->vm->regions[i]) {
+            mm_wake_set_forget(&f->vm->regions[i]->wake_set);
+        }
+    }
+}
+
 void mm_replay_look(MmFault *f)
 {
+    MmWakeState before;
     uint64_t out;
 
     count_out(f->vm, &out);
-    switch (mm_wake_look(&f->wake, qatomic_read(&f->vm->total_resident), out,
-                         f->now_ns)) {
-    case MM_WAKE_FORGET:
-        for_each_set(f->vm, mm_wake_set_forget);
-        break;
-    case MM_WAKE_RECORD:
-        for_each_set(f->vm, mm_wake_set_record);
-        break;
-    default:
-        break;
-    }
+    do {
+        before = f->wake.state;
+        /* not in the middle of it */
+        if (before == MM_WAKE_WAKING && f->replay.on) {
+            return;
+        }
+        switch (mm_wake_look(&f->wake, qatomic_read(&f->vm->total_resident),
+                             out, f->now_ns)) {
+        case MM_WAKE_FORGET:
+            forget(f);
+            break;
+        case MM_WAKE_RECORD:
+            record(f);
+            break;
+        default:
+            break;
+        }
+    } while (f->wake.state != before);
 }
 
 void mm_replay_fault(MmFault *f, MmRegion *region, uint64_t page)
@@ -84,7 +149,24 @@ void mm_fault_replay(MmVM *vm, void *opaque)
             *count += mm_wake_set_pages(&vm->regions[i]->wake_set);
         }
     }
+    vm->fault->wake.times++;
     begin(vm->fault);
+}
+
+void mm_replay_forget_region(MmFault *f, uint32_t id)
+{
+    /* the next one with this number may be smaller */
+    if (f->replay.region == id) {
+        f->replay.page = 0;
+        f->replay.left = 0;
+    }
+}
+
+void mm_replay_fails(MmFault *f)
+{
+    if (f->replay.on) {
+        end(f);
+    }
 }
 
 /* The next block that is to be read; false if there is none any more. */
@@ -108,10 +190,20 @@ static bool next_block(MmFault *f)
     return false;
 }
 
+/*
+ * Where I/O limits put reads off, one is under way at a time: who waits for a
+ * page comes after those that were put off before.
+ */
+static unsigned good_at_once(const MmFault *f)
+{
+    return !mm_load_limited(f) ? f->replay.left
+           : QLIST_EMPTY(&f->busy_loads) ? 1 : 0;
+}
+
 bool mm_replay_step(MmFault *f)
 {
     MmRegion *region;
-    unsigned done;
+    unsigned nr, done;
 
     if (!f->replay.on || f->nr_free_loads <= MM_LOADS_KEPT ||
         mm_load_put_off(f)) {
@@ -119,18 +211,18 @@ bool mm_replay_step(MmFault *f)
     }
     if (!mm_fault_plenty(f, MM_WAKE_BLOCK_PAGES) ||
         (!f->replay.left && !next_block(f))) {
-        f->replay.on = false;
+        end(f);
+        return false;
+    }
+    nr = good_at_once(f);
+    if (!nr) {
         return false;
     }
     region = f->vm->regions[f->replay.region];
-    if (!region) {
-        f->replay.left = 0;
-        return true;
-    }
     if (mm_wake_records(&f->wake)) {
         mm_wake_set_note(&region->wake_set, f->replay.page);
     }
-    done = mm_swap_in_some(f, region, f->replay.page, f->replay.left);
+    done = mm_swap_in_some(f, region, f->replay.page, nr);
     f->replay.page += done ?: f->replay.left;
     f->replay.left -= done ?: f->replay.left;
     return true;

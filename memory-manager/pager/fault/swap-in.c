@@ -60,6 +60,10 @@ static unsigned load_chunk(MmFault *f, MmRegion *region, uint64_t first,
 {
     unsigned i, got, sum = 0;
 
+    if (mm_wake_records(&f->wake) && !qatomic_read(&f->swapping_in)) {
+        /* of a stream that it follows it faults on little */
+        mm_wake_set_note(&region->wake_set, first);
+    }
     for (i = 0; i < nr && first + i < region->nr_pages; i += got ?: 1) {
         uint64_t entry = mm_map_get(&region->map, first + i);
 
@@ -110,18 +114,37 @@ static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
     return done;
 }
 
-/* In place of another's, unless there is nothing left of this one. */
-static void keep_rest(MmFault *f, MmRegion *region, MmStream *stream,
+/* In place of the oldest if there are too many. */
+static MmRest *new_rest(MmFault *f)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_RESTS && f->rest[f->next_rest].steps; i++) {
+        f->next_rest = (f->next_rest + 1) % MM_RESTS;
+    }
+    return &f->rest[f->next_rest];
+}
+
+/* What is left of the stream's last window is out of date. */
+static void keep_rest(MmFault *f, MmRegion *region, const MmStream *stream,
                       unsigned steps)
 {
-    if (!steps) {
-        return;
+    unsigned index = stream - region->streams.stream, i;
+
+    for (i = 0; i < MM_RESTS; i++) {
+        MmRest *rest = &f->rest[i];
+
+        if (rest->region == region->id && rest->stream == index &&
+            !rest->dense) {
+            rest->steps = 0;
+        }
     }
-    f->rest.region = region->id;
-    f->rest.stream = stream - region->streams.stream;
-    f->rest.page = stream->next;
-    f->rest.stride = stream->stride;
-    f->rest.steps = steps;
+    if (steps) {
+        *new_rest(f) = (MmRest) {
+            .region = region->id, .stream = index, .page = stream->next,
+            .stride = stream->stride, .steps = steps,
+        };
+    }
 }
 
 /* Is there so much room that the guest must have been swapped out? */
@@ -140,8 +163,8 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
 {
     uint64_t first = QEMU_ALIGN_DOWN(page, AROUND_PAGES);
 
-    if (stream->windows || ABS(stream->stride) > 1 ||
-        (!dense && !plenty(f))) {
+    if (stream->windows ||
+        (!dense && (ABS(stream->stride) > 1 || !plenty(f)))) {
         return false;
     }
     load_window(f, region, page, 1, 1, 1);
@@ -149,9 +172,10 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
         stream->window = AROUND_PAGES;
         mm_stream_filled(stream, first + AROUND_PAGES);
     }
-    keep_rest(f, region, stream, AROUND_PAGES);
-    f->rest.page = first;
-    f->rest.stride = 1;
+    *new_rest(f) = (MmRest) {
+        .region = region->id, .stream = stream - region->streams.stream,
+        .page = first, .stride = 1, .steps = AROUND_PAGES, .dense = dense,
+    };
     return true;
 }
 
@@ -178,45 +202,70 @@ static unsigned room_ahead(MmFault *f, unsigned steps)
            ? mm_fault_room(f, steps) : 0;
 }
 
-bool mm_swap_in_ahead(MmFault *f)
+static void read_rest(MmFault *f, MmRest *rest)
 {
-    MmRegion *region = f->vm->regions[f->rest.region];
-    unsigned steps = f->rest.steps;
-    uint64_t page = f->rest.page;
-    MmStream *stream;
+    MmRegion *region = f->vm->regions[rest->region];
+    uint64_t page = rest->page;
     unsigned done;
 
-    if (!steps || f->nr_free_loads <= MM_LOADS_KEPT || mm_load_put_off(f)) {
+    if (!region) {
+        rest->steps = 0;
+        return;
+    }
+    done = load_window(f, region, page, rest->stride, rest->steps,
+                       room_ahead(f, rest->steps));
+    if (rest->dense && done) {
+        mm_dense_read(&region->dense, page);
+        rest->dense = false;
+    }
+    mm_stream_extend(&region->streams.stream[rest->stream], page,
+                     page + rest->stride * done);
+    rest->page = page + rest->stride * done;
+    rest->steps = done ? rest->steps - done : 0;
+}
+
+bool mm_swap_in_ahead(MmFault *f)
+{
+    unsigned i, left = 0;
+
+    for (i = 0; i < MM_RESTS; i++) {
+        left += f->rest[i].steps != 0;
+    }
+    if (!left || f->nr_free_loads <= MM_LOADS_KEPT || mm_load_put_off(f)) {
         return false;   /* it goes on when a read has ended, or begun */
     }
-    f->rest.steps = 0;
-    if (!region) {
-        return false;
-    }
-    done = load_window(f, region, page, f->rest.stride, steps,
-                       room_ahead(f, steps));
-    stream = &region->streams.stream[f->rest.stream];
-    mm_stream_extend(stream, page, page + f->rest.stride * done);
-    f->rest.page = page + f->rest.stride * done;
-    f->rest.steps = done ? steps - done : 0;
-    return f->rest.steps != 0;
+    do {
+        f->next_rest = (f->next_rest + 1) % MM_RESTS;
+    } while (!f->rest[f->next_rest].steps);
+    read_rest(f, &f->rest[f->next_rest]);
+    return left > 1 || f->rest[f->next_rest].steps;
 }
 
 unsigned mm_swap_in_some(MmFault *f, MmRegion *region, uint64_t page,
                          unsigned nr)
 {
-    f->tid = 0;
+    int node = f->node;
+    unsigned done;
+
     f->node = MM_NODE_ANY;
-    return load_window(f, region, page, 1, nr, room_ahead(f, nr));
+    done = load_window(f, region, page, 1, nr, room_ahead(f, nr));
+    f->node = node;
+    return done;
 }
 
-/* Counted once, however often it has to be tried again. */
-static bool is_dense(MmFault *f, MmRegion *region, uint64_t page)
+/*
+ * A guest's fault, not a page that the operator wants back, counts once,
+ * however often it has to be tried again.
+ */
+static void count_fault(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t never = qatomic_read(&region->map.count[MM_CLASS_NEVER]);
 
-    return !f->retrying && mm_dense_fault(&region->dense, page,
-                                          region->nr_pages - never, f->now_ns);
+    if (f->tid && !f->retrying) {
+        mm_dense_fault(&region->dense, page, region->nr_pages - never,
+                       f->now_ns);
+        mm_replay_fault(f, region, page);
+    }
 }
 
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
@@ -224,13 +273,9 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
 {
     MmStream *stream = mm_stream_fault(&region->streams, f->tid, page, 1);
     unsigned room = mm_fault_room(f, stream->window);
-    bool dense = is_dense(f, region, page);
     MmWaitReason reason;
 
-    /* not a page that the operator wants back */
-    if (f->tid && !f->retrying) {
-        mm_replay_fault(f, region, page);
-    }
+    count_fault(f, region, page);
     if (!room) {
         return MM_WAIT_LIMIT;
     }
@@ -242,7 +287,8 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
         MM_STAT_ADD(f->vm, fault_zero, 1);
         room--;
     }
-    load_all(f, region, stream, page, room, dense);
+    load_all(f, region, stream, page, room,
+             f->tid && mm_dense_wants(&region->dense, page));
     if (is_fill(entry)) {
         return MM_WAIT_NONE;
     }

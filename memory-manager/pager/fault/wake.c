@@ -10,6 +10,8 @@
 /* Out are so many times as many pages as in memory, if it sleeps. */
 #define ASLEEP_TIMES 3
 #define AWAKE_TIMES 2
+/* And no more are in memory than this part of what it had. */
+#define FALLEN 2
 /*
  * It wakes up if it faults so often in so long: once for so many pages that it
  * has, within bounds.  An idle one gets back what its kernel needs, some 15 MiB
@@ -35,6 +37,7 @@ static void set_state(MmWake *w, MmWakeState to)
 {
     assert(edges[w->state] & (1u << to));
     w->state = to;
+    w->most = 0;
 }
 
 void mm_wake_set_init(MmWakeSet *set, uint64_t nr_pages)
@@ -73,9 +76,17 @@ uint64_t mm_wake_set_pages(const MmWakeSet *set)
 }
 
 /* In turn: after MM_WAKE_PART times it has been each one's. */
-static bool left_out(uint64_t block, unsigned times)
+bool mm_wake_set_left_out(uint64_t block, unsigned times)
 {
     return (block + times) % MM_WAKE_PART == 0;
+}
+
+void mm_wake_set_keep(MmWakeSet *set, uint64_t block)
+{
+    while ((block = find_next_bit(set->recorded, set->nr_blocks, block)) <
+           set->nr_blocks) {
+        set_bit(block++, set->seen);
+    }
 }
 
 uint64_t mm_wake_set_next(const MmWakeSet *set, uint64_t block,
@@ -83,7 +94,8 @@ uint64_t mm_wake_set_next(const MmWakeSet *set, uint64_t block,
 {
     do {
         block = find_next_bit(set->recorded, set->nr_blocks, block);
-    } while (block < set->nr_blocks && left_out(block, times) && ++block);
+    } while (block < set->nr_blocks && mm_wake_set_left_out(block, times) &&
+             ++block);
     return block;
 }
 
@@ -117,7 +129,8 @@ MmWakeLook mm_wake_look(MmWake *w, uint64_t resident, uint64_t out,
 {
     switch (w->state) {
     case MM_WAKE_AWAKE:
-        if (out && out >= ASLEEP_TIMES * resident) {
+        w->most = MAX(w->most, resident);
+        if (out >= ASLEEP_TIMES * resident && resident < w->most / FALLEN) {
             set_state(w, MM_WAKE_ASLEEP);
             w->enough = MIN(MAX((resident + out) / STIR_SHARE, STIR_MIN),
                             STIR_MAX);

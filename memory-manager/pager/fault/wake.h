@@ -8,15 +8,15 @@
  * first seconds are recorded, and when it wakes up the next time those are read
  * without waiting for its faults, as far as there is room.
  *
- *   AWAKE     most of what it has is in memory, or was lately
- *   ASLEEP    most is swapped out
+ *   AWAKE     it works with what it has in memory, however little
+ *   ASLEEP    most is swapped out, and more than was when it was awake
  *   STIRRING  some faults: a timer, perhaps; if no more come, it sleeps on
  *   WAKING    many faults: what was recorded is read, what it faults on is
  *             recorded anew
  *
  * What is read ahead shows no faults, wanted or not.  So one block in
- * MM_WAKE_PART is left out each time, others each time: if it is wanted there
- * is a fault, else it is not in the next record.
+ * MM_WAKE_PART is left out each time, others each time: unless it is wanted,
+ * or was in memory all the time, it is not in the next record.
  *
  * The record is the pager's own: it is lost with it, and made again.
  *
@@ -42,6 +42,7 @@ typedef struct MmWake {
     uint64_t began_ns;          /* STIRRING, WAKING: when the former began */
     unsigned faults;            /* STIRRING: since then */
     unsigned enough;            /* of these to wake up */
+    uint64_t most;              /* AWAKE: pages that it had in memory */
     unsigned times;             /* that it has woken up */
 } MmWake;
 
@@ -69,6 +70,12 @@ void mm_wake_set_record(MmWakeSet *set);
 
 /** mm_wake_set_pages: how many pages the recorded blocks have. */
 uint64_t mm_wake_set_pages(const MmWakeSet *set);
+
+/** mm_wake_set_left_out: is @block, which is recorded, left out this time? */
+bool mm_wake_set_left_out(uint64_t block, unsigned times);
+
+/** mm_wake_set_keep: what is recorded from @block on is in the next record. */
+void mm_wake_set_keep(MmWakeSet *set, uint64_t block);
 
 /**
  * mm_wake_set_next: first recorded block from @block on that is to be read
@@ -98,7 +105,7 @@ typedef enum MmWakeLook {
 } MmWakeLook;
 
 /**
- * mm_wake_look: as time goes by
+ * mm_wake_look: as time goes by; again as long as it changes the state
  *
  * @resident: pages in memory
  * @out: pages that are not, but have content
