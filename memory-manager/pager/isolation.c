@@ -57,8 +57,8 @@ void mm_isolation_harden(void)
  */
 void mm_isolation_lock_program(void)
 {
-    if (geteuid() == 0 && mlockall(MCL_CURRENT) < 0) {
-        warn_report("cannot keep the program in memory: %s", strerror(errno));
+    if (geteuid() == 0) {
+        mlockall(MCL_CURRENT);
     }
 }
 

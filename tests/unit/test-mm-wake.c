@@ -65,7 +65,7 @@ static void test_small_part(void)
     MmWake w = {};
     unsigned i;
 
-    mm_wake_look(&w, 10000, 1000000, 1);
+    mm_wake_look(&w, 10000, 0, 1);
     for (i = 0; i < 1000; i++) {
         g_assert_false(faults(&w, 20, 1 + i * S_NS / 10));
         g_assert_cmpint(mm_wake_look(&w, 10000 - i, 1000000, i * S_NS / 10),
@@ -78,6 +78,18 @@ static void test_small_part(void)
     g_assert_true(faults(&w, 256, 101 * S_NS));
     mm_wake_look(&w, 9000, 1000000, 112 * S_NS);
     mm_wake_look(&w, 9000, 1000000, 112 * S_NS);
+    g_assert_cmpint(w.state, ==, MM_WAKE_AWAKE);
+}
+
+/* A new pager does not know: with three quarters out it takes it to sleep. */
+static void test_new_pager(void)
+{
+    MmWake w = {};
+
+    mm_wake_look(&w, 1000, 10000, 1);
+    g_assert_cmpint(w.state, ==, MM_WAKE_ASLEEP);
+    w = (MmWake) {};
+    mm_wake_look(&w, 5000, 10000, 1);
     g_assert_cmpint(w.state, ==, MM_WAKE_AWAKE);
 }
 
@@ -232,6 +244,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/managed-memory/wake/states", test_states);
     g_test_add_func("/managed-memory/wake/small-part", test_small_part);
+    g_test_add_func("/managed-memory/wake/new-pager", test_new_pager);
     g_test_add_func("/managed-memory/wake/large", test_large);
     g_test_add_func("/managed-memory/wake/brought-in", test_brought_in);
     g_test_add_func("/managed-memory/wake/left-out", test_left_out);

@@ -19,6 +19,9 @@
 #define PAID 16
 /* A turn with fewer faults than this share of the blocks is quiet. */
 #define QUIET_SHARE 16
+/* One with fewer than so many, and than this share, is silent. */
+#define SILENT_FAULTS 32
+#define SILENT_SHARE 64
 /* Share of the blocks that is tried with, if the last reads were in vain. */
 #define TRIAL_SHARE 8
 
@@ -59,8 +62,16 @@ static void next_turn(MmDense *d, uint64_t now_ns)
     unsigned turns = 1 + MIN(idle_ns / TURN_NS, MM_DENSE_REST_MAX);
 
     judge(d, turns > 1 || d->faults < d->nr_blocks / QUIET_SHARE);
+    if (turns > 1 || d->faults < MIN(d->nr_blocks / SILENT_SHARE,
+                                     SILENT_FAULTS)) {
+        /* it has what it needs */
+        d->paid = d->turn;
+    }
     d->turn += turns;
     d->turn += d->turn == 0;
+    if ((uint16_t)(d->turn - d->paid) > MM_DENSE_REST) {
+        d->paid = d->turn - MM_DENSE_REST;
+    }
     d->turn_ends_ns = now_ns + TURN_NS;
     d->faults = 1;
     d->met = 0;
@@ -95,7 +106,11 @@ bool mm_dense_turning(const MmDense *d)
 
 static bool was_read(const MmDense *d, const MmDenseBlock *block)
 {
-    return block->read && (uint16_t)(d->turn - block->read) < MM_DENSE_REST;
+    uint16_t ago = d->turn - block->read;
+
+    /* those that have paid may well be wanted again */
+    return block->read && ago < MM_DENSE_REST &&
+           ago < (uint16_t)(d->turn - d->paid);
 }
 
 void mm_dense_fault(MmDense *d, uint64_t page, uint64_t in_use,

@@ -44,6 +44,7 @@ typedef struct MmDense {
     unsigned reads;             /* of blocks, that are not judged yet */
     unsigned vain;              /* blocks that had been read shortly before */
     unsigned judging;           /* turns since the first of these */
+    uint16_t paid;              /* turn after which no more was wanted */
     unsigned off;               /* turns for which nothing is read */
     unsigned rest;              /* what that will be the next time */
 } MmDense;

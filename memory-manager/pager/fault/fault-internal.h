@@ -44,7 +44,8 @@ typedef struct MmRest {
     uint64_t page;
     int64_t stride;
     unsigned steps;             /* 0: nothing to do */
-    bool dense;                 /* a block that is wanted as a whole */
+    bool block;                 /* no stream's */
+    bool dense;                 /* of these, one that mm_dense_wants() */
 } MmRest;
 
 typedef struct MmWork {
@@ -103,6 +104,7 @@ struct MmFault {
         uint32_t region;        /* id */
         uint64_t page;
         unsigned left;          /* pages of the block */
+        unsigned failures;      /* reads in a row that nobody waited for */
     } replay;
 
     /* discard in progress */
@@ -177,8 +179,11 @@ void mm_replay_fault(MmFault *f, MmRegion *region, uint64_t page);
 /** mm_replay_forget_region: it is going to be removed. */
 void mm_replay_forget_region(MmFault *f, uint32_t id);
 
-/** mm_replay_fails: what was read ahead cannot be read: no more of it. */
-void mm_replay_fails(MmFault *f);
+/** mm_replay_failed: a read has failed, or worked; some end a replay. */
+void mm_replay_failed(MmFault *f, bool failed);
+
+/** mm_swap_in_forget_region: it is going to be removed. */
+void mm_swap_in_forget_region(MmFault *f, uint32_t id);
 
 /** mm_replay_step: read some of what is recorded; true if there is more now. */
 bool mm_replay_step(MmFault *f);

@@ -240,7 +240,7 @@ static int next_timeout_ms(MmFault *f, bool busy)
         /* they are woken, but for those that wait for their turn */
         ms = MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
     } else if (f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
-               qatomic_read(&f->swapping_in)) {
+               qatomic_read(&f->swapping_in) || mm_wake_records(&f->wake)) {
         ms = LOOK_MS;
     }
     if (mm_spin_again(&f->spin, clock_ns())) {
@@ -449,6 +449,7 @@ void mm_fault_remove_region(MmVM *vm, void *opaque)
 
     mm_vm_publish_region(vm, region->id, NULL);
     mm_replay_forget_region(vm->fault, region->id);
+    mm_swap_in_forget_region(vm->fault, region->id);
     mm_load_cancel(vm->fault, region, 0, region->nr_pages, MM_PAGE_NEVER);
     mm_waiters_remove(&vm->fault->waiters, region->hva, region->size,
                       mm_fault_latency, vm->fault);

@@ -194,7 +194,7 @@ static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
     f->swap_in_failed = true;
     if (!mm_waiters_set_reason(&f->waiters, region->hva + page * MM_PAGE_SIZE,
                                MM_WAIT_ERROR)) {
-        mm_replay_fails(f);
+        mm_replay_failed(f, true);
         return;     /* read ahead: nobody has asked for it */
     }
     f->retry_at_ns = f->now_ns + RETRY_NS;
@@ -267,6 +267,9 @@ static void load_done(MmTierIO *io)
     }
     place_run(f, load, io->nr_pages - run, run);
     f->read_worked |= all;
+    if (all) {
+        mm_replay_failed(f, false);
+    }
     mm_region_put(f->vm, load->region);
     QLIST_REMOVE(load, next);
     QLIST_INSERT_HEAD(&f->free_loads, load, next);

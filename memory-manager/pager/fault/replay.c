@@ -12,6 +12,11 @@
 #include "qemu/bitops.h"
 #include "fault-internal.h"
 
+/* One in so many pages is looked at. */
+#define LOOK_STEP 8
+/* Reads that fail until a replay ends. */
+#define FAILURES 8
+
 static void count_out(const MmVM *vm, uint64_t *out)
 {
     int i;
@@ -36,26 +41,34 @@ static void begin(MmFault *f)
 }
 
 /* What a replay has not come to may be wanted as well. */
-static void end(MmFault *f)
+static void keep_what_is_left(MmFault *f)
 {
     uint32_t id = f->replay.region;
     uint64_t block = f->replay.page / MM_WAKE_BLOCK_PAGES;
 
-    f->replay.on = false;
-    for (; id < MM_MAX_REGIONS && mm_wake_records(&f->wake); id++, block = 0) {
+    for (; id < MM_MAX_REGIONS; id++, block = 0) {
         if (f->vm->regions[id]) {
             mm_wake_set_keep(&f->vm->regions[id]->wake_set, block);
         }
     }
 }
 
+static void end(MmFault *f)
+{
+    f->replay.on = false;
+    if (mm_wake_records(&f->wake)) {
+        keep_what_is_left(f);
+    }
+}
+
+/* Some of its pages tell. */
 static bool is_in_memory(const MmRegion *region, uint64_t block)
 {
     uint64_t page = block * MM_WAKE_BLOCK_PAGES;
     uint64_t last = MIN(page + MM_WAKE_BLOCK_PAGES, region->nr_pages);
 
-    while (page < last) {
-        if (mm_map_class(mm_map_get(&region->map, page++)) ==
+    for (; page < last; page += LOOK_STEP) {
+        if (mm_map_class(mm_map_get(&region->map, page)) ==
             MM_CLASS_RESIDENT) {
             return true;
         }
@@ -83,6 +96,9 @@ static void record(MmFault *f)
 {
     int i;
 
+    if (f->replay.on) {
+        keep_what_is_left(f);
+    }
     for (i = 0; i < MM_MAX_REGIONS; i++) {
         if (f->vm->regions[i]) {
             note_left_out(f, f->vm->regions[i]);
@@ -107,13 +123,12 @@ void mm_replay_look(MmFault *f)
     MmWakeState before;
     uint64_t out;
 
+    if (!qatomic_load_acquire(&f->vm->scan_done)) {
+        return;     /* it is not known yet what is where */
+    }
     count_out(f->vm, &out);
     do {
         before = f->wake.state;
-        /* not in the middle of it */
-        if (before == MM_WAKE_WAKING && f->replay.on) {
-            return;
-        }
         switch (mm_wake_look(&f->wake, qatomic_read(&f->vm->total_resident),
                              out, f->now_ns)) {
         case MM_WAKE_FORGET:
@@ -162,9 +177,10 @@ void mm_replay_forget_region(MmFault *f, uint32_t id)
     }
 }
 
-void mm_replay_fails(MmFault *f)
+void mm_replay_failed(MmFault *f, bool failed)
 {
-    if (f->replay.on) {
+    f->replay.failures = failed ? f->replay.failures + 1 : 0;
+    if (f->replay.on && f->replay.failures >= FAILURES) {
         end(f);
     }
 }
@@ -192,18 +208,29 @@ static bool next_block(MmFault *f)
 
 /*
  * Where I/O limits put reads off, one is under way at a time: who waits for a
- * page comes after those that were put off before.
+ * page comes after those that were put off before.  Returns how many pages have
+ * been dealt with, 0: not now.
  */
-static unsigned good_at_once(const MmFault *f)
+static unsigned read_one(MmFault *f, MmRegion *region)
 {
-    return !mm_load_limited(f) ? f->replay.left
-           : QLIST_EMPTY(&f->busy_loads) ? 1 : 0;
+    unsigned skipped = 0, nr = 0;
+
+    if (!QLIST_EMPTY(&f->busy_loads)) {
+        return 0;
+    }
+    while (!nr && skipped < f->replay.left) {
+        nr = mm_load_start(f, region, f->replay.page + skipped,
+                           f->replay.left - skipped);
+        skipped += !nr;
+    }
+    mm_load_flush(f);
+    return skipped + nr;
 }
 
 bool mm_replay_step(MmFault *f)
 {
     MmRegion *region;
-    unsigned nr, done;
+    unsigned done;
 
     if (!f->replay.on || f->nr_free_loads <= MM_LOADS_KEPT ||
         mm_load_put_off(f)) {
@@ -214,16 +241,20 @@ bool mm_replay_step(MmFault *f)
         end(f);
         return false;
     }
-    nr = good_at_once(f);
-    if (!nr) {
-        return false;
-    }
     region = f->vm->regions[f->replay.region];
     if (mm_wake_records(&f->wake)) {
         mm_wake_set_note(&region->wake_set, f->replay.page);
     }
-    done = mm_swap_in_some(f, region, f->replay.page, nr);
-    f->replay.page += done ?: f->replay.left;
-    f->replay.left -= done ?: f->replay.left;
+    if (mm_load_limited(f)) {
+        done = read_one(f, region);
+        if (!done) {
+            return false;
+        }
+    } else {
+        done = mm_swap_in_some(f, region, f->replay.page, f->replay.left)
+               ?: f->replay.left;
+    }
+    f->replay.page += done;
+    f->replay.left -= done;
     return true;
 }

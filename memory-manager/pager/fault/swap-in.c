@@ -114,12 +114,15 @@ static unsigned load_window(MmFault *f, MmRegion *region, uint64_t page,
     return done;
 }
 
-/* In place of the oldest if there are too many. */
+/* In place of the one that has had its turn longest ago if all are in use. */
 static MmRest *new_rest(MmFault *f)
 {
     unsigned i;
 
     for (i = 0; i < MM_RESTS && f->rest[f->next_rest].steps; i++) {
+        f->next_rest = (f->next_rest + 1) % MM_RESTS;
+    }
+    if (i == MM_RESTS) {
         f->next_rest = (f->next_rest + 1) % MM_RESTS;
     }
     return &f->rest[f->next_rest];
@@ -135,7 +138,7 @@ static void keep_rest(MmFault *f, MmRegion *region, const MmStream *stream,
         MmRest *rest = &f->rest[i];
 
         if (rest->region == region->id && rest->stream == index &&
-            !rest->dense) {
+            !rest->block) {
             rest->steps = 0;
         }
     }
@@ -144,6 +147,41 @@ static void keep_rest(MmFault *f, MmRegion *region, const MmStream *stream,
             .region = region->id, .stream = index, .page = stream->next,
             .stride = stream->stride, .steps = steps,
         };
+    }
+}
+
+static bool is_block(const MmRest *rest, const MmRegion *region, uint64_t first)
+{
+    return rest->steps && rest->block && rest->region == region->id &&
+           rest->page - first < AROUND_PAGES;
+}
+
+/* Once, though others fault in it, too, before it is read. */
+static void keep_block(MmFault *f, MmRegion *region, uint64_t first,
+                       bool dense)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_RESTS; i++) {
+        if (is_block(&f->rest[i], region, first)) {
+            f->rest[i].dense |= dense;
+            return;
+        }
+    }
+    *new_rest(f) = (MmRest) {
+        .region = region->id, .page = first, .stride = 1,
+        .steps = AROUND_PAGES, .block = true, .dense = dense,
+    };
+}
+
+void mm_swap_in_forget_region(MmFault *f, uint32_t id)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_RESTS; i++) {
+        if (f->rest[i].region == id) {
+            f->rest[i].steps = 0;
+        }
     }
 }
 
@@ -172,10 +210,9 @@ static bool read_around(MmFault *f, MmRegion *region, MmStream *stream,
         stream->window = AROUND_PAGES;
         mm_stream_filled(stream, first + AROUND_PAGES);
     }
-    *new_rest(f) = (MmRest) {
-        .region = region->id, .stream = stream - region->streams.stream,
-        .page = first, .stride = 1, .steps = AROUND_PAGES, .dense = dense,
-    };
+    if (!f->retrying) {
+        keep_block(f, region, first, dense);
+    }
     return true;
 }
 
@@ -214,12 +251,13 @@ static void read_rest(MmFault *f, MmRest *rest)
     }
     done = load_window(f, region, page, rest->stride, rest->steps,
                        room_ahead(f, rest->steps));
-    if (rest->dense && done) {
-        mm_dense_read(&region->dense, page);
-        rest->dense = false;
+    if (!rest->block) {
+        mm_stream_extend(&region->streams.stream[rest->stream], page,
+                         page + rest->stride * done);
     }
-    mm_stream_extend(&region->streams.stream[rest->stream], page,
-                     page + rest->stride * done);
+    if (rest->dense && done && done == rest->steps) {
+        mm_dense_read(&region->dense, page);
+    }
     rest->page = page + rest->stride * done;
     rest->steps = done ? rest->steps - done : 0;
 }

@@ -127,6 +127,11 @@ bool mm_wake_fault(MmWake *w, uint64_t now_ns)
 MmWakeLook mm_wake_look(MmWake *w, uint64_t resident, uint64_t out,
                         uint64_t now_ns)
 {
+    if (!w->looked_at) {
+        /* a new pager's: it may sleep, and nobody knows what it had */
+        w->looked_at = true;
+        w->most = resident + out;
+    }
     switch (w->state) {
     case MM_WAKE_AWAKE:
         w->most = MAX(w->most, resident);

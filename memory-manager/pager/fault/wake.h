@@ -9,7 +9,8 @@
  * without waiting for its faults, as far as there is room.
  *
  *   AWAKE     it works with what it has in memory, however little
- *   ASLEEP    most is swapped out, and more than was when it was awake
+ *   ASLEEP    three quarters are swapped out, and less than half of what it
+ *             had in memory when it was awake still is
  *   STIRRING  some faults: a timer, perhaps; if no more come, it sleeps on
  *   WAKING    many faults: what was recorded is read, what it faults on is
  *             recorded anew
@@ -42,6 +43,7 @@ typedef struct MmWake {
     uint64_t began_ns;          /* STIRRING, WAKING: when the former began */
     unsigned faults;            /* STIRRING: since then */
     unsigned enough;            /* of these to wake up */
+    bool looked_at;             /* once, at least */
     uint64_t most;              /* AWAKE: pages that it had in memory */
     unsigned times;             /* that it has woken up */
 } MmWake;

@@ -5,7 +5,8 @@
  *
  * Two clock hands go round the resident pages.  One ages: it makes a page's
  * age less by one, for one page per page that is taken, and for more while few
- * pages are cold.  The other takes what is cold (age 0): such a page becomes a
+ * pages are cold; if none is, it makes all colder by what makes some so.  The
+ * other takes what is cold (age 0): such a page becomes a
  * candidate, and QEMU's zap thread drops it from the page tables, which keeps
  * its content.  If the guest wants it, the next access faults, the fault thread
  * maps it again and raises its age: that is the access sampling and the second
@@ -75,10 +76,12 @@ static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
     return true;
 }
 
+#define NONE_SEEN (MM_AGE_MAX + 1)
+
 typedef struct Gather {
     MmZap *zap;
     bool force;
-    unsigned coldest;           /* age that was seen */
+    unsigned coldest;           /* age that was seen, or NONE_SEEN */
 } Gather;
 
 static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
@@ -200,7 +203,7 @@ static void age(MmReclaim *r)
 int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
 {
     MmZap zap = {};
-    Gather gather = { .zap = &zap, .force = force, .coldest = MM_AGE_MAX };
+    Gather gather = { .zap = &zap, .force = force, .coldest = NONE_SEEN };
     int ret;
 
     want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
@@ -212,7 +215,9 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
     r->to_age = zap.nr_pages;
     if (!zap.nr_pages) {
         /* nothing is cold: by one turn what comes next is */
-        gather.coldest = MAX(gather.coldest, 1);
+        if (gather.coldest == NONE_SEEN) {
+            gather.coldest = 1;
+        }
         move_hand(r, &r->ages, UINT_MAX, pass_ageing, &gather.coldest);
         return 0;
     }
