@@ -42,12 +42,13 @@ static void leak(MmBucket *b, double seconds)
     b->level = MAX(b->level - b->rate * seconds, 0);
 }
 
+/* What has leaked in several steps is off by less than a nanosecond's. */
 static uint64_t wait_for(const MmBucket *b)
 {
     double extra = b->level - b->burst;
+    double ns = b->rate && extra > 0 ? extra / b->rate * NS_PER_S : 0;
 
-    return b->rate && extra > 0 ? extra / b->rate * NS_PER_S + 1
-                                : 0;
+    return ns >= 1 ? ns + 1 : 0;
 }
 
 static uint64_t wait_locked(MmThrottle *t, uint64_t now_ns)
