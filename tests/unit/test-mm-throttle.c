@@ -53,7 +53,8 @@ static Total be_greedy(MmThrottle *t, uint64_t *now_ns, uint64_t end_ns)
         }
         /* not a moment too early, and not too late */
         g_assert_cmpuint(mm_throttle_wait(t, *now_ns), ==, wait);
-        g_assert_cmpuint(mm_throttle_take(t, bytes, *now_ns + wait / 2), >, 0);
+        g_assert_cmpuint(mm_throttle_take(t, bytes, *now_ns + (wait - 1) / 2),
+                         >, 0);
         *now_ns += wait;
         g_assert_cmpuint(mm_throttle_wait(t, *now_ns), ==, 0);
         total.waits++;

@@ -14,8 +14,8 @@
 
 /* One in so many pages is looked at. */
 #define LOOK_STEP 8
-/* Reads that fail until a replay ends. */
-#define FAILURES 8
+/* Pages that cannot be read, one after the other, until a replay ends. */
+#define FAILURES (8 * MM_LOAD_PAGES)
 
 static void count_out(const MmVM *vm, uint64_t *out)
 {
@@ -38,6 +38,7 @@ static void begin(MmFault *f)
     f->replay.region = 0;
     f->replay.page = 0;
     f->replay.left = 0;
+    f->replay.failures = 0;
 }
 
 /* What a replay has not come to may be wanted as well. */
@@ -213,18 +214,26 @@ static bool next_block(MmFault *f)
  */
 static unsigned read_one(MmFault *f, MmRegion *region)
 {
-    unsigned skipped = 0, nr = 0;
+    unsigned done = 0, nr = 0;
+    int node = f->node;
 
     if (!QLIST_EMPTY(&f->busy_loads)) {
         return 0;
     }
-    while (!nr && skipped < f->replay.left) {
-        nr = mm_load_start(f, region, f->replay.page + skipped,
-                           f->replay.left - skipped);
-        skipped += !nr;
+    f->node = MM_NODE_ANY;
+    while (!nr && done < f->replay.left) {
+        uint64_t page = f->replay.page + done;
+
+        nr = mm_load_start(f, region, page, f->replay.left - done);
+        if (!nr) {
+            /* it may be one value throughout, which takes no read */
+            mm_swap_in_some(f, region, page, 1);
+        }
+        done += MAX(nr, 1);
     }
     mm_load_flush(f);
-    return skipped + nr;
+    f->node = node;
+    return done;
 }
 
 bool mm_replay_step(MmFault *f)

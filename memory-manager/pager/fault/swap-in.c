@@ -170,7 +170,8 @@ static void keep_block(MmFault *f, MmRegion *region, uint64_t first,
     }
     *new_rest(f) = (MmRest) {
         .region = region->id, .page = first, .stride = 1,
-        .steps = AROUND_PAGES, .block = true, .dense = dense,
+        .steps = MIN(AROUND_PAGES, region->nr_pages - first),
+        .block = true, .dense = dense,
     };
 }
 

@@ -215,7 +215,7 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
     r->to_age = zap.nr_pages;
     if (!zap.nr_pages) {
         /* nothing is cold: by one turn what comes next is */
-        if (gather.coldest == NONE_SEEN) {
+        if (gather.coldest == NONE_SEEN || !gather.coldest) {
             gather.coldest = 1;
         }
         move_hand(r, &r->ages, UINT_MAX, pass_ageing, &gather.coldest);
