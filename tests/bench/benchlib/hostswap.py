@@ -100,6 +100,12 @@ class MemoryCgroup:
         text = (self.folder / "memory.stat").read_text("ascii")
         return int(re.search(r"^shmem (\d+)$", text, re.M)[1])
 
+    def cache(self):
+        """Bytes of files in the page cache that are charged."""
+        text = (self.folder / "memory.stat").read_text("ascii")
+        return sum(int(size) for size in
+                   re.findall(r"^(?:in)?active_file (\d+)$", text, re.M))
+
     def remove(self):
         """Once its processes have ended."""
         deadline = time.monotonic() + REMOVE_TIMEOUT_S

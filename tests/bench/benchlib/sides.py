@@ -169,8 +169,12 @@ class SwappedGuest(Guest):
 
     def limit(self):
         """The same for the guest as managed memory has, and QEMU's own."""
-        own = self.cgroup.usage() - self.guest_bytes()
-        self.cgroup.set_limit(self.setup.limit * MIB + max(own, 0))
+        self.cgroup.set_limit(self.setup.limit * MIB + self.own_bytes())
+
+    def own_bytes(self):
+        """What QEMU needs for itself: not the files that it has read."""
+        return max(self.cgroup.usage() - self.guest_bytes()
+                   - self.cgroup.cache(), 0)
 
     def guest_bytes(self):
         """Guest memory that is resident."""
@@ -182,9 +186,8 @@ class SwappedGuest(Guest):
     def shrink(self, size):
         """Take size bytes from it."""
         keep = max(self.guest_bytes() - size, 0)
-        own = self.cgroup.usage() - self.guest_bytes()
         # What QEMU itself needs now would come back at once.
-        self.cgroup.set_limit(keep + max(own, 0) + SLACK_BYTES)
+        self.cgroup.set_limit(keep + self.own_bytes() + SLACK_BYTES)
         self.limit()
 
     def variants(self):
