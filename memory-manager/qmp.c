@@ -277,34 +277,35 @@ void coroutine_fn qmp_managed_vm_set_limit(const char *id, uint64_t limit,
                      errp));
 }
 
+/* A request that has no parameters and is answered by a number. */
+static bool coroutine_fn ask_amount(const char *id, MmMsgType type,
+                                    uint64_t *amount, Error **errp)
+{
+    g_autofree MmMsg *answer = ask_pager(id, type, NULL, 0, MM_MSG_AMOUNT,
+                                         errp);
+
+    if (answer) {
+        *amount = ((const MmMsgAmount *)answer->payload)->value;
+    }
+    return answer != NULL;
+}
+
 ManagedVMPrefetch *coroutine_fn qmp_managed_vm_prefetch(const char *id,
                                                         Error **errp)
 {
-    g_autofree MmMsg *answer = ask_pager(id, MM_MSG_PREFETCH, NULL, 0,
-                                         MM_MSG_AMOUNT, errp);
-    ManagedVMPrefetch *out;
+    g_autofree ManagedVMPrefetch *out = g_new0(ManagedVMPrefetch, 1);
 
-    if (!answer) {
-        return NULL;
-    }
-    out = g_new0(ManagedVMPrefetch, 1);
-    out->bytes = ((const MmMsgAmount *)answer->payload)->value;
-    return out;
+    return ask_amount(id, MM_MSG_PREFETCH, &out->bytes, errp)
+           ? g_steal_pointer(&out) : NULL;
 }
 
 ManagedVMGivenUp *coroutine_fn qmp_managed_vm_give_up(const char *id,
                                                       Error **errp)
 {
-    g_autofree MmMsg *answer = ask_pager(id, MM_MSG_GIVE_UP, NULL, 0,
-                                         MM_MSG_AMOUNT, errp);
-    ManagedVMGivenUp *out;
+    g_autofree ManagedVMGivenUp *out = g_new0(ManagedVMGivenUp, 1);
 
-    if (!answer) {
-        return NULL;
-    }
-    out = g_new0(ManagedVMGivenUp, 1);
-    out->pages = ((const MmMsgAmount *)answer->payload)->value;
-    return out;
+    return ask_amount(id, MM_MSG_GIVE_UP, &out->pages, errp)
+           ? g_steal_pointer(&out) : NULL;
 }
 
 static ManagedVMOperation *start_operation(const char *id,
