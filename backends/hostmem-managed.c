@@ -64,7 +64,7 @@ static void managed_backend_memory_alloc(HostMemoryBackend *backend,
                    "pager; leave out share=off", TYPE_MEMORY_BACKEND_MANAGED);
         return;
     }
-    if (managed_memory_alloc(backend, config->path, config->limit, errp)) {
+    if (managed_memory_alloc(backend, config, errp)) {
         look_when_machine_is_ready();
     }
 }

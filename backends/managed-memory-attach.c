@@ -159,40 +159,49 @@ static int send_resume(int sock, const ManagedResume *resume)
     for (i = 0; ret == 0 && i < resume->regions->len; i++) {
         ret = send_region(sock, resume->regions->pdata[i]);
     }
+    if (ret == 0 && resume->key) {
+        ret = mm_msg_send(sock, MM_MSG_KEY, 0, resume->key,
+                          sizeof(*resume->key), NULL, 0);
+    }
     if (ret == 0) {
         ret = mm_msg_send(sock, MM_MSG_RESUME_END, 1, NULL, 0, NULL, 0);
     }
     return ret;
 }
 
-static bool check_reply(const MmMsg *reply, Error **errp)
+static bool check_reply(const MmMsg *reply, MmMsgType want, Error **errp)
 {
-    const MmMsgHelloReply *hello = (const void *)reply->payload;
     const MmMsgError *error = (const void *)reply->payload;
 
-    switch (reply->hdr.type) {
-    case MM_MSG_HELLO_REPLY:
-        if (hello->version < MM_PROTO_VERSION_MIN ||
-            hello->version > MM_PROTO_VERSION_MAX) {
-            error_setg(errp, "the memory manager speaks protocol version "
-                       "%u, this QEMU %u to %u; install matching versions",
-                       hello->version, MM_PROTO_VERSION_MIN,
-                       MM_PROTO_VERSION_MAX);
-            return false;
-        }
+    if (reply->hdr.type == want) {
         return true;
-    case MM_MSG_ERROR:
+    }
+    if (reply->hdr.type == MM_MSG_ERROR) {
         error_setg(errp, "the memory manager refuses this VM: %s",
                    error->text);
-        return false;
-    default:
-        error_setg(errp, "the memory manager sent %s instead of HELLO_REPLY",
-                   mm_msg_type_name(reply->hdr.type));
-        return false;
+    } else {
+        error_setg(errp, "the memory manager sent %s instead of %s",
+                   mm_msg_type_name(reply->hdr.type), mm_msg_type_name(want));
     }
+    return false;
 }
 
-static bool wait_reply(int sock, int timeout_ms, MmMsg *reply,
+static bool check_version(const MmMsg *reply, Error **errp)
+{
+    const MmMsgHelloReply *hello = (const void *)reply->payload;
+
+    if (hello->version < MM_PROTO_VERSION_MIN ||
+        hello->version > MM_PROTO_VERSION_MAX) {
+        error_setg(errp, "the memory manager speaks protocol version "
+                   "%u, this QEMU %u to %u; install matching versions",
+                   hello->version, MM_PROTO_VERSION_MIN,
+                   MM_PROTO_VERSION_MAX);
+        return false;
+    }
+    return true;
+}
+
+static bool wait_reply(int sock, int timeout_ms, MmMsgType want, MmMsg *reply,
                        void (*on_message)(MmMsg *msg), Error **errp)
 {
     int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + timeout_ms;
@@ -216,7 +225,7 @@ static bool wait_reply(int sock, int timeout_ms, MmMsg *reply,
             return false;
         }
         if (reply->hdr.type != MM_MSG_HOLD && reply->hdr.type != MM_MSG_EVENT) {
-            return check_reply(reply, errp);
+            return check_reply(reply, want, errp);
         }
         on_message(reply);
         mm_msg_clear(reply);
@@ -253,7 +262,8 @@ int managed_attach(const char *path, const ManagedResume *resume,
         ret = send_resume(sock, resume);
     }
     /* The reason may have come back before the peer hung up: read first. */
-    if (!wait_reply(sock, ret < 0 ? 0 : timeout, reply, on_message, errp)) {
+    if (!wait_reply(sock, ret < 0 ? 0 : timeout, MM_MSG_HELLO_REPLY, reply,
+                    on_message, errp) || !check_version(reply, errp)) {
         if (resume) {
             managed_wait_gone(sock, reply, on_message);
         }
@@ -261,6 +271,17 @@ int managed_attach(const char *path, const ManagedResume *resume,
         return -1;
     }
     return sock;
+}
+
+bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
+                        void (*on_message)(MmMsg *msg), Error **errp)
+{
+    int ret = mm_msg_send(sock, MM_MSG_KEY, 1, key, sizeof(*key), NULL, 0);
+    bool ok = wait_reply(sock, ret < 0 ? 0 : MANAGED_HELLO_TIMEOUT_MS,
+                         MM_MSG_OK, reply, on_message, errp);
+
+    mm_msg_clear(reply);
+    return ok;
 }
 
 bool managed_check_memfd(int fd, uint64_t size, const char *what,

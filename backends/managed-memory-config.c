@@ -20,6 +20,7 @@ void managed_config_init(ManagedConfig *config)
 void managed_config_clear(ManagedConfig *config)
 {
     g_free(config->path);
+    g_free(config->key_secret);
 }
 
 static bool check_unused(Object *obj, const ManagedConfigClass *cc,
@@ -103,6 +104,29 @@ static void set_limit(Object *obj, Visitor *v, const char *name, void *opaque,
     cc->get(obj)->limit = limit ?: MM_LIMIT_NONE;
 }
 
+static void get_key_secret(Object *obj, Visitor *v, const char *name,
+                           void *opaque, Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+    char *none = (char *)"";
+    char *secret = cc->get(obj)->key_secret;
+
+    visit_type_str(v, name, secret ? &secret : &none, errp);
+}
+
+static void set_key_secret(Object *obj, Visitor *v, const char *name,
+                           void *opaque, Error **errp)
+{
+    const ManagedConfigClass *cc = opaque;
+    char *secret = NULL;
+
+    if (check_unused(obj, cc, name, errp) &&
+        visit_type_str(v, name, &secret, errp)) {
+        g_free(cc->get(obj)->key_secret);
+        cc->get(obj)->key_secret = secret;
+    }
+}
+
 void managed_config_add_properties(ObjectClass *oc,
                                    const ManagedConfigClass *cc)
 {
@@ -116,4 +140,9 @@ void managed_config_add_properties(ObjectClass *oc,
     object_class_property_set_description(oc, "limit",
         "How much of this memory may be resident, 0 if there is no limit of "
         "its own (default: none; ex: 512M)");
+    object_class_property_add(oc, "key-secret", "string", get_key_secret,
+                              set_key_secret, NULL, (void *)cc);
+    object_class_property_set_description(oc, "key-secret",
+        "ID of a secret of at least 32 random bytes: what leaves the host's "
+        "memory is encrypted with it (default: none)");
 }

@@ -51,6 +51,8 @@ static struct {
     MmRing *ring;
     int kick;                   /* a new pager's eventfd takes its number */
     ManagedVMFds fds;
+    char *key_secret;           /* NULL: nothing is encrypted */
+    MmMsgKey key;
 
     /* owned by whoever attaches, then by mm-conn */
     GArray *holds;              /* of ManagedHold */
@@ -170,6 +172,7 @@ void managed_conn_info(ManagedConnInfo *info)
     *info = (ManagedConnInfo) {
         .state = conn.state,
         .path = g_strdup(conn.path),
+        .encrypted = conn.key_secret,
         .lost = conn.lost,
         .stall_last_ms = conn.stall_last_ms,
         .stall_total_ms = conn.stall_total_ms,
@@ -354,7 +357,8 @@ static bool resume(MmMsg *reply, Error **errp)
 {
     ManagedResume what = { .fds = conn.fds, .kick = conn.kick,
                            .holds = conn.holds,
-                           .lost_ns = conn.lost_at_ms * SCALE_MS };
+                           .lost_ns = conn.lost_at_ms * SCALE_MS,
+                           .key = conn.key_secret ? &conn.key : NULL };
     int sock;
 
     WITH_QEMU_LOCK_GUARD(&conn.lock) {
@@ -459,6 +463,17 @@ static bool first_uffd(int sock, int dev, Error **errp)
     return true;
 }
 
+static bool first_key(int sock, const char *secret, const MmMsg *reply,
+                      Error **errp)
+{
+    const MmMsgHelloReply *hello = (const void *)reply->payload;
+    g_autofree MmMsg *answer = g_new0(MmMsg, 1);
+
+    return !secret ||
+           (managed_key_derive(secret, hello->uuid, &conn.key, errp) &&
+            managed_attach_key(sock, &conn.key, answer, handle_unasked, errp));
+}
+
 static int stat_folder(const char *path, struct stat *st)
 {
     g_autofree char *folder = g_path_get_dirname(path);
@@ -476,12 +491,14 @@ static void remember_path(const char *path)
     conn.folder_ino = st.st_ino;
 }
 
-static void first_connected(const char *path, int sock, MmMsg *reply)
+static void first_connected(const ManagedConfig *config, int sock,
+                            MmMsg *reply)
 {
     const MmMsgHelloReply *hello = (const void *)reply->payload;
     QemuThread thread;
 
-    remember_path(path);
+    remember_path(config->path);
+    conn.key_secret = g_strdup(config->key_secret);
     memcpy(conn.uuid, hello->uuid, sizeof(conn.uuid));
     memcpy(conn.cookie, hello->cookie, sizeof(conn.cookie));
     conn.fds.state = mm_msg_take_fd(reply, MM_HELLO_FD_STATE);
@@ -510,24 +527,25 @@ static void first_undo(int sock)
     }
 }
 
-static bool first_attach(const char *path, Error **errp)
+static bool first_attach(const ManagedConfig *config, Error **errp)
 {
     g_autofree MmMsg *reply = g_new0(MmMsg, 1);
     int dev, sock;
     bool ok = false;
 
     conn.holds = conn.holds ?: g_array_new(false, false, sizeof(ManagedHold));
-    sock = managed_attach(path, NULL, reply, handle_unasked, errp);
+    sock = managed_attach(config->path, NULL, reply, handle_unasked, errp);
     if (sock >= 0) {
         dev = mm_msg_take_fd(reply, MM_HELLO_FD_UFFD_DEV);
         ok = map_ring(reply->fds[MM_HELLO_FD_RING], errp) &&
+             first_key(sock, config->key_secret, reply, errp) &&
              first_uffd(sock, dev, errp);
         if (dev >= 0) {
             close(dev);
         }
     }
     if (ok) {
-        first_connected(path, sock, reply);
+        first_connected(config, sock, reply);
     } else {
         first_undo(sock);
     }
@@ -535,25 +553,41 @@ static bool first_attach(const char *path, Error **errp)
     return ok;
 }
 
-bool managed_conn_open(const char *path, Error **errp)
+static bool same_config(const ManagedConfig *config, Error **errp)
+{
+    if (strcmp(config->path, conn.path)) {
+        error_setg(errp, "this VM's memory manager is at '%s'; a second one "
+                   "at '%s' is not possible, use the same path", conn.path,
+                   config->path);
+        return false;
+    }
+    if (g_strcmp0(config->key_secret, conn.key_secret)) {
+        error_setg(errp, "a VM has one key for all of its memory, and this "
+                   "one was started with %s%s; use the same key-secret",
+                   conn.key_secret ? "key-secret=" : "none",
+                   conn.key_secret ?: "");
+        return false;
+    }
+    return true;
+}
+
+bool managed_conn_open(const ManagedConfig *config, Error **errp)
 {
     if (conn.state == MANAGED_CONN_NONE) {
-        return first_attach(path, errp);
+        return first_attach(config, errp);
     }
     if (conn.state == MANAGED_CONN_DETACHED) {
         error_setg(errp, "this VM was detached from its memory manager; "
                    "restart it to have managed memory again");
         return false;
     }
-    if (strcmp(path, conn.path)) {
-        error_setg(errp, "this VM's memory manager is at '%s'; a second one "
-                   "at '%s' is not possible, use the same path", conn.path,
-                   path);
+    if (!same_config(config, errp)) {
         return false;
     }
     if (!managed_conn_wait(MANAGED_HELLO_TIMEOUT_MS)) {
         error_setg(errp, "the pager of this VM is lost and the memory manager "
-                   "at '%s' does not answer; try again when it runs", path);
+                   "at '%s' does not answer; try again when it runs",
+                   config->path);
         return false;
     }
     return true;

@@ -14,6 +14,7 @@
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
  * managed-memory-config.c   properties of the two object types
+ * managed-memory-key.c      the key with which tiers are encrypted
  *
  * Neither mm-conn nor mm-zap ever takes the BQL or a lock of monitors and
  * chardevs, touches guest memory, writes to standard error or waits for the
@@ -53,7 +54,30 @@ typedef struct ManagedRegion {
     int refcount;
 } ManagedRegion;
 
+/* What both hostmem-managed.c and managed-memory-object.c let users set */
+typedef struct ManagedConfig {
+    char *path;                 /* attach socket */
+    uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
+    char *key_secret;           /* ID of a secret object, or NULL */
+} ManagedConfig;
+
 /* ---- managed-memory.c ---- */
+
+/**
+ * managed_memory_alloc: give a memory backend its managed RAM
+ *
+ * @backend: its size is set, its memory region is not initialised yet
+ * @config: path and key-secret are the same for all backends of a VM; the limit
+ *          is what this one adds to the VM's
+ * @errp: set on failure; no region is left behind then, but the VM may be
+ *        attached, for another try
+ *
+ * Attaches to the manager when it is the VM's first region.  The memory is
+ * served on return, so that prealloc, mbind and the like go through the
+ * pager.  Called under the BQL; waits for the manager, for a bounded time.
+ */
+bool managed_memory_alloc(HostMemoryBackend *backend,
+                          const ManagedConfig *config, Error **errp);
 
 /**
  * managed_region_find: the region that contains an address
@@ -107,6 +131,7 @@ typedef struct ManagedVMFds {
 typedef struct ManagedConnInfo {
     ManagedConnState state;
     char *path;                 /* owned by whoever asked */
+    bool encrypted;             /* what leaves memory */
     uint8_t uuid[MM_UUID_LEN];
     unsigned lost;              /* how often a pager was lost */
     uint64_t stall_last_ms;     /* from the loss until served again */
@@ -116,12 +141,10 @@ typedef struct ManagedConnInfo {
 /**
  * managed_conn_open: be connected to a pager
  *
- * @path: attach socket
- *
- * Attaches if that has not happened yet; otherwise checks that @path is the
- * one in use.  Under the BQL; waits for a bounded time.
+ * Attaches if that has not happened yet; otherwise checks that socket and key
+ * are those in use.  Under the BQL; waits for a bounded time.
  */
-bool managed_conn_open(const char *path, Error **errp);
+bool managed_conn_open(const ManagedConfig *config, Error **errp);
 
 /**
  * managed_conn_check_path: could a lost pager still be replaced?
@@ -229,6 +252,7 @@ typedef struct ManagedResume {
     GArray *holds;              /* of ManagedHold */
     GPtrArray *regions;         /* of ManagedRegion */
     uint64_t lost_ns;           /* CLOCK_MONOTONIC: when the pager was lost */
+    const MmMsgKey *key;        /* or NULL */
 } ManagedResume;
 
 /* A descriptor that a pager asked QEMU to keep for its successor. */
@@ -250,6 +274,17 @@ typedef struct ManagedHold {
 int managed_attach(const char *path, const ManagedResume *resume,
                    MmMsg *reply, void (*on_message)(MmMsg *msg),
                    Error **errp);
+
+/**
+ * managed_attach_key: have all that leaves memory encrypted
+ *
+ * @reply: for the answer
+ * @on_message: gets what the pager sends before that
+ *
+ * Between managed_attach() and the userfaultfd.
+ */
+bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
+                        void (*on_message)(MmMsg *msg), Error **errp);
 
 /**
  * managed_wait_gone: ask the peer to go and wait until it is gone
@@ -340,12 +375,6 @@ void managed_event_from_pager(const MmMsgEvent *event);
 
 /* ---- managed-memory-config.c ---- */
 
-/* What both hostmem-managed.c and managed-memory-object.c let users set */
-typedef struct ManagedConfig {
-    char *path;                 /* attach socket */
-    uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
-} ManagedConfig;
-
 /* How the properties find their object's configuration */
 typedef struct ManagedConfigClass {
     ManagedConfig *(*get)(Object *obj);
@@ -356,12 +385,28 @@ void managed_config_init(ManagedConfig *config);
 void managed_config_clear(ManagedConfig *config);
 
 /**
- * managed_config_add_properties: give a class the properties path and limit
+ * managed_config_add_properties: give a class its properties
+ *
+ * They are path, limit and key-secret.
  *
  * @cc: static, used for ever
  */
 void managed_config_add_properties(ObjectClass *oc,
                                    const ManagedConfigClass *cc);
+
+/* ---- managed-memory-key.c ---- */
+
+/**
+ * managed_key_derive: the key of this VM
+ *
+ * @secret: ID of a secret object
+ * @uuid: by which the manager knows the VM
+ *
+ * HMAC-SHA-512 of the UUID with the secret: VMs with the same secret have
+ * different keys.  Fails if there is no such secret, or it is too short.
+ */
+bool managed_key_derive(const char *secret, const uint8_t *uuid,
+                        MmMsgKey *key, Error **errp);
 
 /* ---- managed-memory-refuse.c ---- */
 

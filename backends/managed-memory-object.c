@@ -63,7 +63,8 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
                                 Error **errp)
 {
     ManagedMemory *m = managed_memory;
-    uint64_t limit, given;
+    ManagedConfig config;
+    uint64_t given;
 
     if (!m || !backend->share) {
         return false;
@@ -73,12 +74,12 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
                    "leave out hugetlb=on or -object %s", TYPE_MANAGED_MEMORY);
         return true;
     }
-    limit = m->config.limit;
-    if (limit != MM_LIMIT_NONE) {
+    config = m->config;
+    if (config.limit != MM_LIMIT_NONE) {
         count_regions(&given);
-        limit -= MIN(limit, given);
+        config.limit -= MIN(config.limit, given);
     }
-    managed_memory_alloc(backend, m->config.path, limit, errp);
+    managed_memory_alloc(backend, &config, errp);
     return true;
 }
 

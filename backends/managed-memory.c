@@ -525,8 +525,8 @@ static bool region_set_up(HostMemoryBackend *backend, uint64_t limit,
     return ok;
 }
 
-bool managed_memory_alloc(HostMemoryBackend *backend, const char *path,
-                          uint64_t limit, Error **errp)
+bool managed_memory_alloc(HostMemoryBackend *backend,
+                          const ManagedConfig *config, Error **errp)
 {
     static bool initialised;
     bool first = !managed_memory_used();
@@ -543,8 +543,8 @@ bool managed_memory_alloc(HostMemoryBackend *backend, const char *path,
         ram_block_notifier_add(&ram_notifier);
         initialised = true;
     }
-    if (!managed_conn_open(path, errp) ||
-        !region_set_up(backend, limit, errp)) {
+    if (!managed_conn_open(config, errp) ||
+        !region_set_up(backend, config->limit, errp)) {
         if (first) {
             managed_refuse_none();
         }

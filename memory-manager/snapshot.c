@@ -327,6 +327,7 @@ void mm_snapshot_describe(MmVM *vm, ManagedVMMemory *out)
         describe_sizes(reply, out);
     }
     out->serving = vm->state == MANAGEDVM_STATE_SERVING;
+    out->encrypted = reply->encrypted;
     out->stalled_threads = reply->stalled_threads;
     out->oldest_fault_ms = reply->oldest_fault_ns / SCALE_MS;
     out->last_stall_ms = reply->stats.last_stall_ns / SCALE_MS;

@@ -61,6 +61,8 @@ static void hmp_info_managed_memory(Monitor *mon, const QDict *qdict)
         monitor_printf(mon, "manager: %s\nuuid: %s\n", info->path, info->uuid);
         monitor_printf(mon, "pagers lost: %" PRIu32 ", last stall %" PRIu64
                        " ms\n", info->lost, info->stall_last_ms);
+        monitor_printf(mon, "tiers: %s\n",
+                       info->encrypted ? "encrypted" : "not encrypted");
     }
     for (item = info->regions; item; item = item->next) {
         print_region(mon, item->value);

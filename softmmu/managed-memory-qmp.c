@@ -158,6 +158,7 @@ ManagedMemoryInfo *qmp_query_managed_memory(Error **errp)
 
     managed_conn_info(&conn);
     info->status = status_of(conn.state);
+    info->encrypted = conn.encrypted;
     info->lost = conn.lost;
     info->stall_last_ms = conn.stall_last_ms;
     info->stall_total_ms = conn.stall_total_ms;

@@ -38,6 +38,7 @@
 
 #define MM_UUID_LEN 16
 #define MM_COOKIE_LEN 16
+#define MM_KEY_LEN 64           /* AES-256-XTS: two keys of 256 bits */
 #define MM_NAME_LEN 64          /* VM name, NUL-terminated */
 #define MM_IDSTR_LEN 256        /* RAMBlock name, NUL-terminated */
 #define MM_MAX_REGIONS 256      /* regions (managed RAMBlocks) of one VM */
@@ -121,6 +122,12 @@ typedef enum MmMsgType {
     /* no payload: what it is known to want is read; answer AMOUNT of bytes */
     MM_MSG_PREFETCH,
 
+    /*
+     * connection, QEMU's side: MmMsgKey: what leaves memory is encrypted;
+     * before UFFD, answer OK; of a resume: before RESUME_END, no answer
+     */
+    MM_MSG_KEY,
+
     MM_MSG__MAX
 } MmMsgType;
 
@@ -183,6 +190,10 @@ typedef struct MmMsgResumeVM {
      */
     uint64_t lost_ns;
 } MmMsgResumeVM;
+
+typedef struct MmMsgKey {
+    uint8_t key[MM_KEY_LEN];
+} MmMsgKey;
 
 /* What a held descriptor is; QEMU keeps them without looking inside. */
 typedef enum MmHoldKind {
@@ -434,7 +445,7 @@ typedef struct MmMsgQueryReply {
     uint64_t tier_size[MM_MAX_TIERS];   /* bytes of storage that it has */
     uint32_t tiers;             /* bit per number: the pager has it */
     uint32_t drained;           /* ... and it is empty for good */
-    uint32_t pad;
+    uint32_t encrypted;         /* 1: the VM has a key */
     uint32_t nr_regions;
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */
     uint32_t serving;

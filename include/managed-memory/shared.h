@@ -41,7 +41,7 @@ typedef struct MmState {
     uint64_t default_limit;     /* the manager's, for regions without one */
     uint64_t operator_limit;    /* what an operator has said, in bytes */
     uint32_t limit_set;         /* 1: that counts, and not what regions say */
-    uint32_t pad;
+    uint32_t encrypted;         /* 1: the VM has a key, and hands it back */
     uint64_t epoch;             /* counts the pagers that have served */
     MmStats stats;
 } MmState;

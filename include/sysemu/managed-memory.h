@@ -27,23 +27,6 @@ static inline bool managed_memory_used(void)
 }
 
 /**
- * managed_memory_alloc: give a memory backend its managed RAM
- *
- * @backend: its size is set, its memory region is not initialised yet
- * @path: attach socket of the manager; all backends of a VM name the same
- * @limit: what this region adds to the VM's resident limit in bytes, or
- *         MM_LIMIT_NONE
- * @errp: set on failure; no region is left behind then, but the VM may be
- *        attached, for another try
- *
- * Attaches to the manager when it is the VM's first region.  The memory is
- * served on return, so that prealloc, mbind and the like go through the
- * pager.  Called under the BQL; waits for the manager, for a bounded time.
- */
-bool managed_memory_alloc(HostMemoryBackend *backend, const char *path,
-                          uint64_t limit, Error **errp);
-
-/**
  * managed_memory_alloc_memfd: hook of memory-backend-memfd
  *
  * @hugetlb: the backend asks for huge pages

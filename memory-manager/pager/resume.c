@@ -203,6 +203,21 @@ static bool resume_region(MmStarting *s, Error **errp)
     return true;
 }
 
+/* A page that was encrypted cannot be had without it. */
+static bool resume_key(MmStarting *s, Error **errp)
+{
+    MmMsgKey *msg = (void *)s->msg.payload;
+    bool ok;
+
+    if (!receive(s, s->vm->connection, MM_MSG_KEY, errp)) {
+        return false;
+    }
+    ok = mm_vm_set_key(s->vm, msg->key, errp);
+    explicit_bzero(msg, sizeof(*msg));
+    mm_msg_clear(&s->msg);
+    return ok;
+}
+
 static bool receive_each(MmStarting *s, unsigned nr, MmMsgType type,
                          bool (*handle)(MmStarting *s, Error **errp),
                          Error **errp)
@@ -258,5 +273,6 @@ bool mm_resume(MmStarting *s, Error **errp)
                         errp) && has_all_holds(s, errp) &&
            receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,
                         resume_region, errp) &&
+           (!s->vm->state->encrypted || resume_key(s, errp)) &&
            receive(s, s->vm->connection, MM_MSG_RESUME_END, errp);
 }

@@ -7,6 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/bitops.h"
+#include "qapi/error.h"
 #include "region.h"
 #include "vm.h"
 
@@ -81,8 +82,27 @@ void mm_vm_add_tier(MmVM *vm, MmTier *tier)
 {
     assert(vm->nr_tiers < MM_MAX_TIERS && !vm->by_number[tier->number]);
     tier->index = vm->nr_tiers;
+    tier->key = vm->key;
     vm->tiers[vm->nr_tiers++] = tier;
     vm->by_number[tier->number] = tier;
+}
+
+bool mm_vm_set_key(MmVM *vm, const uint8_t *key, Error **errp)
+{
+    MmCipher *cipher = mm_cipher_new(key, 0, errp);
+    unsigned i;
+
+    if (!cipher) {
+        return false;
+    }
+    mm_cipher_free(cipher);
+    assert(!vm->key);
+    vm->key = g_memdup2(key, MM_KEY_LEN);
+    for (i = 0; i < vm->nr_tiers; i++) {
+        qatomic_store_release(&vm->tiers[i]->key, vm->key);
+    }
+    vm->state->encrypted = 1;
+    return true;
 }
 
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier)

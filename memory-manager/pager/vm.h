@@ -115,6 +115,7 @@ typedef struct MmVM {
 
     /* set once by the control thread, before there is a region */
     int uffd;
+    uint8_t *key;               /* MM_KEY_LEN bytes, or NULL */
 
     /* written by the fault thread under regions_lock; others read under it */
     GMutex regions_lock;
@@ -172,6 +173,16 @@ void mm_vm_resize(MmVM *vm, int64_t bytes);
 
 /** mm_vm_add_tier: filled when those added before are full; before threads. */
 void mm_vm_add_tier(MmVM *vm, MmTier *tier);
+
+/**
+ * mm_vm_set_key: have all tiers encrypt what is not in memory
+ *
+ * @key: MM_KEY_LEN bytes, copied
+ *
+ * Once, before there is a region, and before anything but identities has been
+ * read.  Control thread.  Fails if the host cannot encrypt.
+ */
+bool mm_vm_set_key(MmVM *vm, const uint8_t *key, Error **errp);
 
 /** mm_vm_tier: the tier that an entry names, or NULL; any thread. */
 MmTier *mm_vm_tier(MmVM *vm, unsigned entry_tier);

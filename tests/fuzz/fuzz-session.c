@@ -266,6 +266,8 @@ static size_t sensible_payload(Session *s, FuzzInput *in, uint32_t type,
     case MM_MSG_EVICT:
         amount->value = some_limit(in);
         return sizeof(*amount);
+    case MM_MSG_KEY:
+        return sizeof(MmMsgKey);
     default:
         return 0;
     }
@@ -290,7 +292,7 @@ static void step_message(Session *s, FuzzInput *in, bool qemu, bool raw)
           MM_MSG_GIVE_UP, MM_MSG_PREFETCH },
         { MM_MSG_UFFD, MM_MSG_REGION_ADD, MM_MSG_REGION_ADD,
           MM_MSG_REGION_READY, MM_MSG_REGION_READY, MM_MSG_REGION_REMOVE,
-          MM_MSG_SET_LIMIT, MM_MSG_OK, MM_MSG_OK },
+          MM_MSG_SET_LIMIT, MM_MSG_OK, MM_MSG_KEY },
     };
     uint64_t payload[200] = {};
     uint8_t what = fuzz_u8(in);

@@ -255,6 +255,10 @@ int fake_qemu_send_resume(FakeQemu *fq)
                           sizeof(MmMsgHold), &fq->holds[i].fd, 1);
     }
     ret = ret ?: send_resume_regions(fq);
+    if (fq->encrypted && !ret) {
+        ret = mm_msg_send(fq->sock, MM_MSG_KEY, 0, &fake_qemu_key,
+                          sizeof(fake_qemu_key), NULL, 0);
+    }
     return ret ?: mm_msg_send(fq->sock, MM_MSG_RESUME_END, next_seq(fq), NULL,
                               0, NULL, 0);
 }

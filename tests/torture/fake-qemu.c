@@ -102,11 +102,24 @@ static bool map_shared_state(FakeQemu *fq, Error **errp)
     return check_read_only(fq->fds[MM_HELLO_FD_STATE], "state", errp);
 }
 
+const MmMsgKey fake_qemu_key = { "a key of a guest that does not exist, two "
+                                 "halves of 32 bytes" };
+
+static bool request_ok(FakeQemu *fq, const FakeRequest *rq)
+{
+    MmMsg reply;
+    bool ok = !fake_qemu_request(fq, rq, &reply) &&
+              reply.hdr.type == MM_MSG_OK;
+
+    mm_msg_clear(&reply);
+    return ok;
+}
+
 bool fake_qemu_attach(FakeQemu *fq, Error **errp)
 {
+    const FakeRequest key = { .type = MM_MSG_KEY, .payload = &fake_qemu_key,
+                              .len = sizeof(fake_qemu_key) };
     const FakeRequest rq = { .type = MM_MSG_UFFD, .fd = &fq->uffd };
-    MmMsg reply;
-    bool ok;
 
     if (!fake_qemu_connect(fq, false, errp) ||
         !fake_qemu_wait_hello(fq, ATTACH_TIMEOUT_MS, errp) ||
@@ -119,12 +132,15 @@ bool fake_qemu_attach(FakeQemu *fq, Error **errp)
     }
     fq->serving = true;
     fake_qemu_start_threads(fq);
-    ok = !fake_qemu_request(fq, &rq, &reply) && reply.hdr.type == MM_MSG_OK;
-    mm_msg_clear(&reply);
-    if (!ok) {
-        error_setg(errp, "the userfaultfd was not taken");
+    if (fq->encrypted && !request_ok(fq, &key)) {
+        error_setg(errp, "the key was not taken");
+        return false;
     }
-    return ok;
+    if (!request_ok(fq, &rq)) {
+        error_setg(errp, "the userfaultfd was not taken");
+        return false;
+    }
+    return true;
 }
 
 /*

@@ -52,6 +52,7 @@ typedef struct FakeQemu {
     bool may_die;               /* the pager may kill itself (failpoints) */
     bool may_lose;              /* the tier lies: lost pages are no failure */
     bool hostile;               /* says what it likes, ignores what it hears */
+    bool encrypted;             /* has fake_qemu_key */
 
     /* fixed after attaching */
     int uffd;
@@ -189,6 +190,9 @@ void fake_qemu_stop(FakeQemu *fq);
 void fake_qemu_free(FakeQemu *fq);
 
 /* For fake-qemu.c, fake-conn.c and the hostile tests. */
+
+/** fake_qemu_key: of all that are encrypted. */
+extern const MmMsgKey fake_qemu_key;
 
 /** fake_qemu_connect: start a pager on a new connection. */
 bool fake_qemu_connect(FakeQemu *fq, bool resume, Error **errp);

@@ -55,6 +55,7 @@ Rig *rig_new(const RigConfig *config, uint64_t seed)
     rig->fq->may_die = config->may_die;
     rig->fq->auto_resume = !config->no_resume;
     rig->fq->hostile = config->hostile;
+    rig->fq->encrypted = config->encrypted;
     rig->load = load_new(rig->fq, seed, config->stuck_ms ?: DEFAULT_STUCK_MS);
     if (!fake_qemu_attach(rig->fq, &err)) {
         verdict_fail(rig->verdict, "attach: %s", error_get_pretty(err));

@@ -20,6 +20,7 @@ typedef struct RigConfig {
     bool may_die;               /* the pager may kill itself */
     bool no_resume;             /* nor is there a next pager */
     bool hostile;               /* see FakeQemu */
+    bool encrypted;             /* see FakeQemu */
 } RigConfig;
 
 typedef struct Rig {

@@ -36,6 +36,8 @@ typedef struct Story {
     MmMsgRegion regions[4];
     int region_fds[4][MM_REGION_FD__MAX];
     bool no_end;
+    const MmMsgKey *key;
+    unsigned nr_keys;
     int temp[8];                /* descriptors to be closed afterwards */
     unsigned nr_temp;
 } Story;
@@ -73,6 +75,8 @@ static void the_truth(Rig *rig, Story *s)
                sizeof(s->region_fds[i]));
     }
     s->nr_regions = s->vm.nr_regions = i;
+    s->key = &fake_qemu_key;
+    s->nr_keys = fq->encrypted;
 }
 
 static void send_story(int sock, const Story *s)
@@ -89,6 +93,9 @@ static void send_story(int sock, const Story *s)
         mm_msg_send(sock, MM_MSG_RESUME_REGION, 0, &s->regions[i],
                     sizeof(s->regions[i]), s->region_fds[i],
                     MM_REGION_FD__MAX);
+    }
+    for (i = 0; i < s->nr_keys; i++) {
+        mm_msg_send(sock, MM_MSG_KEY, 0, s->key, sizeof(*s->key), NULL, 0);
     }
     if (!s->no_end) {
         mm_msg_send(sock, MM_MSG_RESUME_END, 1, NULL, 0, NULL, 0);
@@ -387,6 +394,16 @@ static void lie_hold_twice(Rig *rig, Rig *other, Story *s)
     s->nr_holds = s->vm.nr_holds = 2;
 }
 
+static void lie_key_none(Rig *rig, Rig *other, Story *s)
+{
+    s->nr_keys = 0;
+}
+
+static void lie_key_twice(Rig *rig, Rig *other, Story *s)
+{
+    s->nr_keys = 2;
+}
+
 #define LIE(name) { #name, lie_##name }
 static const Lie lies[] = {
     LIE(ram_pipe), LIE(ram_unsealed), LIE(ram_file), LIE(ram_small),
@@ -402,7 +419,7 @@ static const Lie lies[] = {
     LIE(more_holds),
     LIE(hold_named), LIE(hold_directory),
     LIE(hold_device), LIE(hold_fifo), LIE(hold_index), LIE(hold_kind),
-    LIE(hold_twice),
+    LIE(hold_twice), LIE(key_none), LIE(key_twice),
 };
 
 static Rig *new_rig(uint64_t seed)
@@ -411,6 +428,7 @@ static Rig *new_rig(uint64_t seed)
         .stamped_mib = { 3, 3 },
         .limit_percent = 25,
         .no_resume = true,
+        .encrypted = true,
     };
     Rig *rig = rig_new(&config, seed);
 

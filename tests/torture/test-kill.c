@@ -112,6 +112,17 @@ static void test_compressed(void)
     run_kills(&config, &LOAD_MIXED, torture_trials(40, 600));
 }
 
+static void test_encrypted(void)
+{
+    const RigConfig config = {
+        .stamped_mib = { 16, 3 },
+        .limit_percent = 25,
+        .encrypted = true,
+    };
+
+    run_kills(&config, &LOAD_MIXED, torture_trials(40, 600));
+}
+
 /* Stopped for a while, and not dead: all wait, nothing else happens. */
 static void test_stop(void)
 {
@@ -145,5 +156,6 @@ void torture_add_kill(void)
     g_test_add_func("/torture/kill/thrash", test_thrash);
     g_test_add_func("/torture/kill/without-io-uring", test_without_uring);
     g_test_add_func("/torture/kill/compressed", test_compressed);
+    g_test_add_func("/torture/kill/encrypted", test_encrypted);
     g_test_add_func("/torture/kill/stop", test_stop);
 }

@@ -26,6 +26,7 @@ static Rig *new_rig(uint64_t compressed)
         .stamped_mib = { 16, 4 },
         .words_mib = 2,
         .limit_percent = 25,
+        .encrypted = true,
     };
     Rig *rig = rig_new(&config, torture_seed());
 

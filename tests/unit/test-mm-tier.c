@@ -3,15 +3,16 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The conformance suite for tier.h, rules T1 to T5 and T7, run over every tier
- * and every queue, in the temporary directory and on a tmpfs.  The tier that
- * misbehaves on demand (tier-inject.h) keeps to the contract as long as
- * nothing is demanded.
+ * The conformance suite for tier.h, rules T1 to T8, run over every tier and
+ * every queue, with and without encryption, in the temporary directory and on a
+ * tmpfs.  The tier that misbehaves on demand (tier-inject.h) keeps to the
+ * contract as long as nothing is demanded.
  */
 #include "qemu/osdep.h"
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include "qapi/error.h"
+#include "tier-inject.h"
 #include "tier-rig.h"
 
 #define MIB (1024 * 1024)
@@ -554,12 +555,13 @@ static const Case cases[] = {
     { RIG_URING, NULL }, { RIG_THREADS, NULL }, { RIG_INJECT, NULL },
     { RIG_URING, "/dev/shm" }, { RIG_THREADS, "/dev/shm" },
     { RIG_INJECT, "/dev/shm" }, { RIG_LZ4, NULL }, { RIG_ZSTD, NULL },
+    { RIG_ENCRYPTED, NULL },
 };
 
 static void add_conformance(void)
 {
     static const char *const queues[] = {
-        "uring", "threads", "inject", "lz4", "zstd",
+        "uring", "threads", "inject", "lz4", "zstd", "encrypted",
     };
     static Case made[ARRAY_SIZE(cases)];
     int i, k;
@@ -584,9 +586,104 @@ static void add_conformance(void)
     }
 }
 
+static void read_raw(TierRig *rig, uint64_t place, uint8_t *buf)
+{
+    g_assert_cmpint(pread(rig->fd, buf, MM_PAGE_SIZE,
+                          (place + 1) * MM_PAGE_SIZE), ==, MM_PAGE_SIZE);
+}
+
+/* Have two pages any block of the cipher in common? */
+static bool alike(const uint8_t *a, const uint8_t *b)
+{
+    int i;
+
+    for (i = 0; i < MM_PAGE_SIZE; i += 16) {
+        if (!memcmp(a + i, b + i, 16)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* T8: nothing on the medium looks like what was stored, or like another. */
+static void test_medium_is_encrypted(void)
+{
+    TierRig *rig = rig_new(g_get_tmp_dir(), RIG_ENCRYPTED, 0, true);
+    uint8_t *raw = rig->slot[1].io.buf, *first = raw + MM_PAGE_SIZE;
+    uint64_t place;
+    unsigned i;
+
+    g_assert_cmpuint(rig_alloc(rig, 4, &place), ==, 4);
+    for (i = 0; i < 4; i++) {
+        rig_fill(rig->arena + i * MM_PAGE_SIZE, 7);
+    }
+    g_assert_cmpint(rig_transfer(rig, true, place, 4), ==, 0);
+    read_raw(rig, place, first);
+    for (i = 0; i < 4; i++) {
+        g_assert_true(rig_is(rig->arena + i * MM_PAGE_SIZE, 7));
+        read_raw(rig, place + i, raw);
+        g_assert_false(alike(raw, rig->arena));
+        g_assert_true(i == 0 || !alike(raw, first));
+    }
+    memset(rig->arena, 0, 4 * MM_PAGE_SIZE);
+    g_assert_cmpint(rig_transfer(rig, false, place + 1, 2), ==, 0);
+    g_assert_true(rig_is(rig->arena, 7));
+    g_assert_true(rig_is(rig->arena + MM_PAGE_SIZE, 7));
+    rig_free(rig);
+}
+
+/* Nor can it be read with another key, or as another tier's. */
+static void test_other_key(void)
+{
+    static uint8_t key[MM_KEY_LEN];
+    TierRig *rig = rig_new(g_get_tmp_dir(), RIG_ENCRYPTED, 0, true), *next;
+    uint64_t place;
+    int i;
+
+    g_assert_cmpuint(rig_alloc(rig, 1, &place), ==, 1);
+    rig_fill(rig->arena, 7);
+    g_assert_cmpint(rig_transfer(rig, true, place, 1), ==, 0);
+    memcpy(key, rig_key, sizeof(key));
+    for (i = 0; i < 3; i++) {
+        next = rig_reopen(rig, RIG_ENCRYPTED);
+        key[i == 0 ? 0 : MM_KEY_LEN - 1] ^= 1;
+        next->tier->key = i < 2 ? key : rig_key;
+        next->tier->number = i == 2;
+        g_assert_cmpint(rig_transfer(next, false, place, 1), ==, 0);
+        g_assert_false(rig_is(next->arena, 7));
+        rig_free(next);
+    }
+    rig_free(rig);
+}
+
+/* T8: whoever has failed to store it somewhere still has the content. */
+static void test_failed_store_stays_plain(void)
+{
+    static const InjectKind kinds[] = { INJECT_FAIL, INJECT_SHORT };
+    TierRig *rig = rig_new(g_get_tmp_dir(), RIG_INJECT, 0, true);
+    uint64_t place;
+    int i;
+
+    rig->tier->key = rig_key;
+    g_assert_cmpuint(rig_alloc(rig, 2, &place), ==, 2);
+    rig_fill(rig->arena, 7);
+    rig_fill(rig->arena + MM_PAGE_SIZE, 8);
+    for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+        tier_inject_arm(rig->tier, kinds[i], 1, EIO);
+        g_assert_cmpint(rig_transfer(rig, true, place, 2), ==, -EIO);
+        g_assert_true(rig_is(rig->arena, 7));
+        g_assert_true(rig_is(rig->arena + MM_PAGE_SIZE, 8));
+    }
+    rig_free(rig);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     add_conformance();
+    g_test_add_func("/mm/tier/encrypted/medium", test_medium_is_encrypted);
+    g_test_add_func("/mm/tier/encrypted/other-key", test_other_key);
+    g_test_add_func("/mm/tier/encrypted/failed-store",
+                    test_failed_store_stays_plain);
     return g_test_run();
 }

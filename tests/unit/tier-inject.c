@@ -275,6 +275,7 @@ static void inject_usage(MmTier *tier, MmTierUsage *usage)
 static const MmTierOps inject_ops = {
     .type = "inject",
     .max_pages = MM_TIER_IO_PAGES,
+    .outside = true,
     .reserve = inject_reserve,
     .free = inject_free,
     .claim = inject_claim,

@@ -27,6 +27,10 @@ const MmIdentity rig_identity = {
     .cookie = "tier's cookie..",
 };
 
+/* The halves differ, or it would be no key for XTS. */
+const uint8_t rig_key[MM_KEY_LEN] = "tier's own key, of which each half has "
+                                    "256 bits and is new";
+
 static GPtrArray *kept;
 
 void *rig_keep(void *what)
@@ -106,6 +110,7 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
                                        is_new, &error_abort);
     }
     rig_keep(rig->inner);
+    rig->inner->key = kind == RIG_ENCRYPTED ? rig_key : NULL;
     rig->tier = kind == RIG_INJECT ? rig_keep(tier_inject_new(rig->inner))
                                    : rig->inner;
     for (i = 0; i < RIG_DEPTH; i++) {

@@ -21,6 +21,7 @@ typedef enum RigQueue {
     RIG_INJECT,                 /* tier-inject.h over what the tier chooses */
     RIG_LZ4,                    /* a compressed tier */
     RIG_ZSTD,
+    RIG_ENCRYPTED,              /* with rig_key, over what the tier chooses */
     RIG_QUEUE__MAX
 } RigQueue;
 
@@ -50,6 +51,9 @@ typedef struct TierRig {
 
 /** rig_identity: of the VM that all rigs belong to. */
 extern const MmIdentity rig_identity;
+
+/** rig_key: the same VM's, for tiers that encrypt. */
+extern const uint8_t rig_key[MM_KEY_LEN];
 
 /** rig_keep: what lives as long as the process; returns @what. */
 void *rig_keep(void *what);

@@ -70,6 +70,7 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply)
     reply->sample.age_ns = g_get_monotonic_time() * 1000 - vm->sampled_ns;
     g_mutex_unlock(&vm->sample_lock);
     mm_fault_waiting(vm, &reply->stalled_threads, &reply->oldest_fault_ns);
+    reply->encrypted = vm->state->encrypted;
     reply->serving = qatomic_read(&vm->serving);
     copy_stats(&reply->stats, &vm->state->stats);
 }

@@ -59,6 +59,26 @@ bool mm_uffd_valid(int fd)
            ioctl(fd, UFFDIO_WAKE, &range) < 0 && errno == EINVAL;
 }
 
+/* Only where nothing can have been written yet. */
+static bool handle_key(MmControl *c)
+{
+    MmMsgKey *msg = (void *)c->msg->payload;
+    Error *err = NULL;
+    bool ok;
+
+    if (c->vm->uffd >= 0 || c->vm->key) {
+        return false;
+    }
+    ok = mm_vm_set_key(c->vm, msg->key, &err);
+    explicit_bzero(msg, sizeof(*msg));
+    if (ok) {
+        answer_ok(c);
+    } else {
+        answer_error(c, err);
+    }
+    return true;
+}
+
 static bool handle_uffd(MmControl *c)
 {
     MmVM *vm = c->vm;
@@ -198,6 +218,8 @@ static bool handle_answer(MmControl *c)
 bool mm_session_handle(MmControl *c)
 {
     switch (c->msg->hdr.type) {
+    case MM_MSG_KEY:
+        return handle_key(c);
     case MM_MSG_UFFD:
         return handle_uffd(c);
     case MM_MSG_REGION_ADD:

@@ -5,8 +5,13 @@
  *
  * Transfers that the tier's I/O limits do not let begin are put off, in the
  * order in which they were submitted, until reap() finds that they may.
+ *
+ * Content is encrypted where it lies, for as long as the transfer takes: those
+ * who store it still need it, and memory for copies would be memory that the
+ * host does not have.
  */
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "../page-map.h"
 #include "tier.h"
 
@@ -24,6 +29,32 @@ void mm_queue_init(MmTierQueue *queue, const MmQueueOps *ops, MmTier *tier)
     QSIMPLEQ_INIT(&queue->put_off);
 }
 
+static void encrypt(MmTierQueue *queue, MmTierIO *io)
+{
+    const MmTier *tier = queue->tier;
+    const uint8_t *key = qatomic_load_acquire(&tier->key);
+
+    io->encrypted = key && tier->ops->outside &&
+                    io->place != MM_PLACE_IDENTITY;
+    if (io->encrypted && !queue->cipher) {
+        /* mm_vm_set_key() has seen that it can be made */
+        queue->cipher = mm_cipher_new(key, tier->number, &error_abort);
+    }
+    if (io->encrypted && io->store) {
+        mm_cipher_encrypt(queue->cipher, io->place, io->buf, io->nr_pages);
+    }
+}
+
+static void transfer_done(MmTierIO *io)
+{
+    MmTierQueue *queue = io->queue;
+
+    if (io->encrypted) {
+        mm_cipher_decrypt(queue->cipher, io->place, io->buf, io->nr_pages);
+    }
+    queue->done(io);
+}
+
 static bool try_begin(MmTierQueue *queue, MmTierIO *io, uint64_t now_ns)
 {
     if (mm_throttle_take(&queue->tier->throttle, io->nr_pages * MM_PAGE_SIZE,
@@ -31,6 +62,7 @@ static bool try_begin(MmTierQueue *queue, MmTierIO *io, uint64_t now_ns)
         return false;
     }
     io->began_ns = now_ns;
+    encrypt(queue, io);
     queue->ops->submit(queue, io);
     return true;
 }
@@ -66,7 +98,8 @@ unsigned mm_queue_reap(MmTierQueue *queue, MmTierDone *done)
     if (!QSIMPLEQ_EMPTY(&queue->put_off)) {
         begin_put_off(queue);
     }
-    return queue->ops->reap(queue, done);
+    queue->done = done;
+    return queue->ops->reap(queue, transfer_done);
 }
 
 void mm_queue_flush(MmTierQueue *queue)

@@ -278,6 +278,7 @@ static const MmTierOps file_ops = {
     .is_own = file_is_own,
     .type = "file",
     .max_pages = MM_TIER_IO_PAGES,
+    .outside = true,
     .hold = MM_HOLD_TIER_FILE,
     .reserve = file_reserve,
     .resize = file_resize,

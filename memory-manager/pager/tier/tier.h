@@ -26,6 +26,9 @@
  *  T6 Of a tier that is not proven nothing is loaded but its identity, and
  *     nothing is written to it: it does not grow, either.
  *  T7 Its transfers, of all queues together, keep to its I/O limits.
+ *  T8 If the VM has a key, what lies outside memory is encrypted, but for the
+ *     identity.  Buffers are plain again when a transfer is reaped, whether it
+ *     was successful or not.
  */
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
@@ -33,6 +36,7 @@
 #include "qemu/atomic.h"
 #include "qemu/queue.h"
 #include "managed-memory/shared.h"
+#include "cipher.h"
 #include "throttle.h"
 
 /* Most pages of one transfer. */
@@ -61,6 +65,7 @@ struct MmTierIO {
     /* the queue's */
     MmTierQueue *queue;
     uint64_t began_ns;          /* monotonic; 0: I/O limits have put it off */
+    bool encrypted;             /* what is in buf, or will be */
     unsigned tries;
     QSIMPLEQ_ENTRY(MmTierIO) next;
 };
@@ -91,6 +96,9 @@ typedef struct MmTierOps {
 
     /* Transfers are complete when submit() returns; nothing is woken. */
     bool immediate;
+
+    /* What is in it is not in memory: encrypted, if the VM has a key. */
+    bool outside;
 
     /* What QEMU holds of it. */
     MmHoldKind hold;
@@ -233,6 +241,7 @@ struct MmTier {
     MmThrottle throttle;        /* of the transfers of all queues */
 
     /* atomic */
+    const uint8_t *key;         /* MM_KEY_LEN bytes, or NULL; see T8 */
     bool proven;                /* to be the VM's; remains so; reclaim thread */
     unsigned drain;             /* MmDrain */
     bool spared;                /* gets only what no other takes */
@@ -248,6 +257,8 @@ struct MmTierQueue {
     const MmQueueOps *ops;
     MmTier *tier;
     QSIMPLEQ_HEAD(, MmTierIO) put_off;  /* by the tier's I/O limits */
+    MmTierDone *done;           /* while it is reaped */
+    MmCipher *cipher;           /* made when the first transfer needs it */
 };
 
 /** mm_queue_init: the common part of a new queue. */
