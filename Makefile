@@ -12,7 +12,8 @@ ninja := scripts/run-ninja $(build) -j$(JOBS)
 # it. The default target of QEMU's build would be far more.
 programs := qemu-system-x86_64 qemu-img \
     ?managed-memory-programs ?memory-manager/pager/qemu-memory-pager
-tests := ?memory-manager/pager/qemu-memory-pager-test ?managed-memory-tests
+tests := ?memory-manager/pager/qemu-memory-pager-test ?managed-memory-tests \
+    storage-daemon/qemu-storage-daemon
 
 .PHONY: all configured programs tests check check-long demo bench docs install \
         clean distclean help

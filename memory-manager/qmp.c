@@ -70,7 +70,9 @@ ManagedVMList *coroutine_fn qmp_query_managed_vms(bool has_vm, const char *id,
 }
 
 QEMU_BUILD_BUG_ON((int)MANAGED_TIER_ALGORITHM_LZ4 != MM_ALGORITHM_LZ4 ||
-                  (int)MANAGED_TIER_ALGORITHM_ZSTD != MM_ALGORITHM_ZSTD);
+                  (int)MANAGED_TIER_ALGORITHM_ZSTD != MM_ALGORITHM_ZSTD ||
+                  (int)MANAGED_TIER_TYPE_FILE != MM_TIER_KIND_FILE ||
+                  (int)MANAGED_TIER_TYPE_DEVICE != MM_TIER_KIND_DEVICE);
 
 /* A tier of the command line, or one that VMs have of an earlier manager. */
 static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
@@ -84,7 +86,7 @@ static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
         out->has_algorithm = true;
         out->algorithm = (ManagedTierAlgorithm)conf->algorithm;
     } else {
-        out->type = MANAGED_TIER_TYPE_FILE;
+        out->type = (ManagedTierType)conf->kind;
         out->has_path = true;
         out->path = g_strdup(path);
     }
@@ -103,13 +105,13 @@ static ManagedTierList *find_tier(ManagedTierList *list, const MmRecord *rec,
                                   unsigned i)
 {
     const MmRecordTier *tier = &rec->tiers[i];
-    bool is_file = tier->conf.kind == MM_TIER_KIND_FILE;
+    bool outside = tier->conf.kind != MM_TIER_KIND_COMPRESSED;
 
     for (; list; list = list->next) {
-        if (list->value->has_path == is_file &&
+        if (list->value->has_path == outside &&
             g_str_equal(list->value->name, tier->conf.name) &&
-            (!is_file || !strncmp(list->value->path, tier->path,
-                                  MM_RECORD_PATH_LEN - 1))) {
+            (!outside || !strncmp(list->value->path, tier->path,
+                                   MM_RECORD_PATH_LEN - 1))) {
             return list;
         }
     }

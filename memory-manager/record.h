@@ -17,7 +17,7 @@
 
 typedef struct MmRecordTier {
     MmMsgStartTier conf;
-    char path[MM_RECORD_PATH_LEN]; /* "": compressed */
+    char path[MM_RECORD_PATH_LEN]; /* of the tier; "": compressed */
 } MmRecordTier;
 
 /* Processes are named by PID and start time: a PID alone can be reused. */

@@ -21,6 +21,7 @@
 #include "managed-memory/msg.h"
 #include "cgroup.h"
 #include "spawn.h"
+#include "tier-device.h"
 #include "trace.h"
 
 /* A guest stalls while its pager is killed: let the kernel find others. */
@@ -201,22 +202,71 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int log,
     return pid;
 }
 
-static int send_tiers(int control, const MmOptions *opts, const MmRecord *rec)
+/*
+ * If QEMU has claimed it already, which only the pager finds out, the device
+ * itself is enough; a VM that runs can do without a new tier altogether.
+ */
+static bool send_device(int control, const MmRecord *rec, unsigned i,
+                        bool resume, Error **errp)
 {
-    int ret = 0;
+    const MmRecordTier *tier = &rec->tiers[i];
+    int fds[MM_TIER_DEVICE_FD__MAX];
+    Error *err = NULL;
+    unsigned k, nr;
+    int ret;
+
+    nr = mm_device_open(tier, rec->name, tier->conf.is_new, fds, &err);
+    if (!nr && !resume) {
+        error_propagate(errp, err);
+        return false;
+    }
+    if (!nr && tier->conf.is_new) {
+        nr = mm_device_open(tier, rec->name, false, fds, NULL);
+    }
+    if (err) {
+        warn_reportf_err(err, "VM %s: ", rec->name);
+    }
+    ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &tier->conf,
+                      sizeof(tier->conf), fds, nr);
+    for (k = 0; k < nr; k++) {
+        close(fds[k]);
+    }
+    if (ret) {
+        error_setg_errno(errp, -ret, "the pager does not take its tiers");
+    }
+    return !ret;
+}
+
+static bool send_folder(int control, const MmOptions *opts,
+                        const MmMsgStartTier *conf, Error **errp)
+{
+    /* what is not new has its file with QEMU */
+    const MmTierConf *tier = conf->is_new
+        ? mm_tier_find(opts->tiers, opts->nr_tiers, conf->name) : NULL;
+    int dirfd = tier ? tier->dirfd : -1;
+    int ret = mm_msg_send(control, MM_MSG_START_TIER, 0, conf, sizeof(*conf),
+                          &dirfd, dirfd >= 0);
+
+    if (ret) {
+        error_setg_errno(errp, -ret, "the pager does not take its tiers");
+    }
+    return !ret;
+}
+
+static bool send_tiers(int control, const MmOptions *opts, const MmRecord *rec,
+                       bool resume, Error **errp)
+{
+    bool ok = true;
     uint32_t i;
 
-    for (i = 0; i < rec->nr_tiers && !ret; i++) {
+    for (i = 0; i < rec->nr_tiers && ok; i++) {
         const MmMsgStartTier *conf = &rec->tiers[i].conf;
-        /* what is not new has its file with QEMU */
-        const MmTierConf *tier = conf->is_new
-            ? mm_tier_find(opts->tiers, opts->nr_tiers, conf->name) : NULL;
-        int dirfd = tier ? tier->dirfd : -1;
 
-        ret = mm_msg_send(control, MM_MSG_START_TIER, 0, conf, sizeof(*conf),
-                          &dirfd, dirfd >= 0);
+        ok = conf->kind == MM_TIER_KIND_DEVICE
+            ? send_device(control, rec, i, resume, errp)
+            : send_folder(control, opts, conf, errp);
     }
-    return ret;
+    return ok;
 }
 
 bool mm_spawn_send_start(int control, const MmOptions *opts,
@@ -231,17 +281,20 @@ bool mm_spawn_send_start(int control, const MmOptions *opts,
         [MM_START_FD_LOCK] = fds->lock,
         [MM_START_FD_UFFD_DEV] = dev,
     };
-    int ret = send_tiers(control, opts, rec);
+    bool ok = send_tiers(control, opts, rec, start->resume, errp);
+    int ret;
 
-    if (!ret) {
+    if (ok) {
         ret = mm_msg_send(control, MM_MSG_START, 0, start, sizeof(*start), all,
                           dev >= 0 ? MM_START_FD__MAX : MM_START_FD_UFFD_DEV);
+        if (ret) {
+            error_setg_errno(errp, -ret,
+                             "cannot hand the VM over to its pager");
+            ok = false;
+        }
     }
     if (dev >= 0) {
         close(dev);
     }
-    if (ret) {
-        error_setg_errno(errp, -ret, "cannot hand the VM over to its pager");
-    }
-    return !ret;
+    return ok;
 }

@@ -15,6 +15,7 @@
 #include "qemu/option.h"
 #include "qemu/units.h"
 #include "tier-conf.h"
+#include "tier-device.h"
 
 #define DEFAULT_SHARE 25
 #define MIN_WRITE_BUDGET (1 * GiB)
@@ -27,7 +28,7 @@ QemuOptsList mm_tier_opts = {
         {
             .name = "type",
             .type = QEMU_OPT_STRING,
-            .help = "kind of tier: file, compressed (default: file)",
+            .help = "kind of tier: file, device, compressed (default: file)",
         }, {
             .name = "name",
             .type = QEMU_OPT_STRING,
@@ -36,7 +37,8 @@ QemuOptsList mm_tier_opts = {
             .name = "path",
             .type = QEMU_OPT_STRING,
             .help = "file: directory for the VMs' unnamed files (default: "
-                    MM_DEFAULT_TIER_PATH ")",
+                    MM_DEFAULT_TIER_PATH "); device: block device of a VM, "
+                    "with %n for its name, such as /dev/vg0/swap-%n",
         }, {
             .name = "size",
             .type = QEMU_OPT_STRING,
@@ -57,27 +59,28 @@ QemuOptsList mm_tier_opts = {
         {
             .name = "throttling.bps-total",
             .type = QEMU_OPT_SIZE,
-            .help = "file: most bytes per second that one VM reads and writes "
-                    "(default: no limit)",
+            .help = "not compressed: most bytes per second that one VM reads "
+                    "and writes (default: no limit)",
         }, {
             .name = "throttling.bps-total-max",
             .type = QEMU_OPT_SIZE,
-            .help = "file: most bytes at once after a pause (default: a tenth "
-                    "of a second's)",
+            .help = "not compressed: most bytes at once after a pause "
+                    "(default: a tenth of a second's)",
         }, {
             .name = "throttling.iops-total",
             .type = QEMU_OPT_NUMBER,
-            .help = "file: most operations per second (default: no limit)",
+            .help = "not compressed: most operations per second (default: no "
+                    "limit)",
         }, {
             .name = "throttling.iops-total-max",
             .type = QEMU_OPT_NUMBER,
-            .help = "file: most operations at once after a pause (default: a "
-                    "tenth of a second's)",
+            .help = "not compressed: most operations at once after a pause "
+                    "(default: a tenth of a second's)",
         }, {
             .name = "write-budget",
             .type = QEMU_OPT_SIZE,
-            .help = "file: bytes that all VMs together should write to it per "
-                    "day, for the sake of flash (default: no limit)",
+            .help = "not compressed: bytes that all VMs together should write "
+                    "to it per day, for the sake of flash (default: no limit)",
         },
         { /* end of list */ }
     },
@@ -96,19 +99,33 @@ const MmTierConf *mm_tier_find(const MmTierConf *tiers, unsigned nr,
     return NULL;
 }
 
+static const char *const types[MM_TIER_KIND__MAX] = {
+    [MM_TIER_KIND_FILE] = "file",
+    [MM_TIER_KIND_COMPRESSED] = "compressed",
+    [MM_TIER_KIND_DEVICE] = "device",
+};
+
+const char *mm_tier_type(MmTierKind kind)
+{
+    return types[kind];
+}
+
 static bool parse_kind(MmTierConf *tier, const char *type, Error **errp)
 {
     ERRP_GUARD();
+    MmTierKind kind = 0;
 
-    if (!g_str_equal(type, "file") && !g_str_equal(type, "compressed")) {
-        error_setg(errp, "'%s' is not a type of tier, these are 'file' and "
-                   "'compressed'", type);
+    while (kind < MM_TIER_KIND__MAX && !g_str_equal(type, types[kind])) {
+        kind++;
+    }
+    if (kind == MM_TIER_KIND__MAX) {
+        error_setg(errp, "'%s' is not a type of tier, these are 'file', "
+                   "'device' and 'compressed'", type);
         error_append_hint(errp, "Try: --tier compressed --tier "
                           "file,path=DIR\n");
         return false;
     }
-    tier->kind = g_str_equal(type, "file") ? MM_TIER_KIND_FILE
-                                           : MM_TIER_KIND_COMPRESSED;
+    tier->kind = kind;
     return true;
 }
 
@@ -141,7 +158,7 @@ static bool parse_size(MmTierConf *tier, const char *size, Error **errp)
     }
     if (qemu_strtosz(size, NULL, &tier->vm_size) < 0 || !tier->vm_size) {
         error_setg(errp, "'%s' is not a size of tier '%s'", size, tier->name);
-        error_append_hint(errp, tier->kind == MM_TIER_KIND_FILE
+        error_append_hint(errp, tier->kind != MM_TIER_KIND_COMPRESSED
                           ? "Use a size like 512M or 4G.\n"
                           : "Use a size like 512M or 4G, or a share of the "
                             "VM's memory from 1%% to 100%%.\n");
@@ -150,21 +167,26 @@ static bool parse_size(MmTierConf *tier, const char *size, Error **errp)
     return true;
 }
 
-static bool parse_file(MmTierConf *tier, QemuOpts *o, Error **errp)
+static bool parse_outside(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
     ERRP_GUARD();
     g_autofree char *cwd = g_get_current_dir();
-    const char *path = qemu_opt_get(o, "path") ?: MM_DEFAULT_TIER_PATH;
+    const char *path = qemu_opt_get(o, "path");
 
     if (qemu_opt_get(o, "algorithm")) {
-        error_setg(errp, "tier '%s' is a file tier, which does not compress",
-                   tier->name);
+        error_setg(errp, "tier '%s' is of type '%s', which does not compress",
+                   tier->name, mm_tier_type(tier->kind));
         error_append_hint(errp, "Put a tier of type 'compressed' before it, or "
                           "leave out algorithm=.\n");
         return false;
     }
-    tier->path = g_path_is_absolute(path) ? g_strdup(path)
-                                          : g_build_filename(cwd, path, NULL);
+    if (!path && tier->kind == MM_TIER_KIND_FILE) {
+        path = MM_DEFAULT_TIER_PATH;
+    }
+    if (path) {
+        tier->path = g_path_is_absolute(path)
+            ? g_strdup(path) : g_build_filename(cwd, path, NULL);
+    }
     return true;
 }
 
@@ -190,8 +212,8 @@ static bool parse_compressed(MmTierConf *tier, QemuOpts *o, Error **errp)
 
 static bool parse_name(MmTierConf *tier, const char *name, Error **errp)
 {
-    tier->name = g_strdup(name ?: tier->kind == MM_TIER_KIND_FILE
-                          ? "swap" : "compressed");
+    tier->name = g_strdup(name ?: tier->kind == MM_TIER_KIND_COMPRESSED
+                          ? "compressed" : "swap");
     if (!*tier->name || strlen(tier->name) >= MM_NAME_LEN) {
         error_setg(errp, "a tier's name has 1 to %d bytes", MM_NAME_LEN - 1);
         return false;
@@ -221,8 +243,8 @@ static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
            (!size || parse_size(tier, size, errp)) &&
            mm_io_throttle_from_opts(&tier->io, o, errp) &&
            parse_write_budget(tier, o, errp) &&
-           (tier->kind == MM_TIER_KIND_FILE
-            ? parse_file : parse_compressed)(tier, o, errp);
+           (tier->kind == MM_TIER_KIND_COMPRESSED
+            ? parse_compressed : parse_outside)(tier, o, errp);
 }
 
 void mm_tier_clear(MmTierConf *tier)
@@ -349,13 +371,33 @@ static bool make_folder(const char *path)
     return mkdir(path, 0700) == 0 || errno == EEXIST;
 }
 
+/* Devices may be made later; all that can be found now is a likely mistake. */
+static bool check_device(const MmTierConf *tier, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!tier->path) {
+        error_setg(errp, "tier '%s' is of type 'device' and needs a path",
+                   tier->name);
+        error_append_hint(errp, "Try: --tier device,path=/dev/vg0/swap-%s\n",
+                          MM_DEVICE_NAME);
+        return false;
+    }
+    if (!strstr(tier->path, MM_DEVICE_NAME)) {
+        warn_report("tier '%s' is the device %s: one VM at a time can have it. "
+                    "With %s in the path, which stands for its name, each can "
+                    "have one.", tier->name, tier->path, MM_DEVICE_NAME);
+    }
+    return true;
+}
+
 bool mm_tier_open(MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
     bool is_new;
 
     if (tier->kind != MM_TIER_KIND_FILE) {
-        return true;
+        return tier->kind != MM_TIER_KIND_DEVICE || check_device(tier, errp);
     }
     is_new = access(tier->path, F_OK) != 0;
     if (!make_folder(tier->path)) {

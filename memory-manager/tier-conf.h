@@ -16,14 +16,14 @@ typedef struct MmTierConf {
     /* fixed once it is parsed */
     MmTierKind kind;
     char *name;
-    char *path;                 /* of a file tier, absolute; else NULL */
+    char *path;                 /* absolute; NULL: compressed */
     MmAlgorithm algorithm;      /* of a compressed tier */
     bool overcommit;            /* reserve no space when a VM attaches */
 
     uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
     uint32_t vm_share;          /* the same as percent of its memory, or 0 */
-    MmMsgIOLimits io;           /* of each VM, in a file tier */
-    MmWriteAccount writes;      /* of all VMs, to a file tier */
+    MmMsgIOLimits io;           /* of each VM; compressed: none */
+    MmWriteAccount writes;      /* of all VMs; compressed: none */
     bool draining;              /* VMs that attach do not get it */
     int dirfd;                  /* of a file tier: -1 until mm_tier_open() */
 } MmTierConf;
@@ -34,6 +34,9 @@ extern QemuOptsList mm_tier_opts;
 /** mm_tier_find: the tier with this name, or NULL. */
 const MmTierConf *mm_tier_find(const MmTierConf *tiers, unsigned nr,
                                const char *name);
+
+/** mm_tier_type: name of a kind of tier, as in --tier. */
+const char *mm_tier_type(MmTierKind kind);
 
 /** mm_tier_from_opts: fill in @tier; nothing is left of it on failure. */
 bool mm_tier_from_opts(MmTierConf *tier, QemuOpts *o, Error **errp);

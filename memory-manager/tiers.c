@@ -32,8 +32,8 @@ static void no_such_tier(const char *name, Error **errp)
             error_setg(errp, "tier '%s' is one of an earlier manager, which "
                        "VM %s has kept; add it again first, in %s", name,
                        vm->uuid_text,
-                       has->conf.kind == MM_TIER_KIND_FILE ? has->path
-                                                           : "memory");
+                       has->conf.kind == MM_TIER_KIND_COMPRESSED ? "memory"
+                                                                 : has->path);
             return;
         }
     }
@@ -164,9 +164,9 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                   !has_write_budget && !has_before, errp);
         return;
     }
-    if (!has_path && (!has_type || type == MANAGED_TIER_TYPE_FILE)) {
-        error_setg(errp, "there is no tier '%s' to be used again; a new one in "
-                   "files needs a path", name);
+    if (!has_path && (!has_type || type != MANAGED_TIER_TYPE_COMPRESSED)) {
+        error_setg(errp, "there is no tier '%s' to be used again; a new one "
+                   "that is not compressed memory needs a path", name);
         return;
     }
     if (has_path && !g_path_is_absolute(path)) {
@@ -211,7 +211,7 @@ static strList *other_tiers(MmVM *vm, const char *name)
         /* compressed memory would have to be the first */
         if (strcmp(tier->name, name) && !tier->draining &&
             !mm_vm_tiers_find(vm, tier->name) &&
-            (!list || tier->kind == MM_TIER_KIND_FILE)) {
+            (!list || tier->kind != MM_TIER_KIND_COMPRESSED)) {
             QAPI_LIST_APPEND(tail, g_strdup(tier->name));
         }
     }
@@ -329,8 +329,8 @@ void qmp_managed_tier_remove(const char *name, Error **errp)
 static bool parse_size(const char *name, MmTierKind kind, const char *size,
                        MmTierConf *out, Error **errp)
 {
-    return parse(out, name, kind == MM_TIER_KIND_FILE ? "file" : "compressed",
-                 NULL, size, NULL, false, NULL, 0, errp);
+    return parse(out, name, mm_tier_type(kind), NULL, size, NULL, false, NULL,
+                 0, errp);
 }
 
 void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
@@ -388,11 +388,10 @@ static bool parse_throttle(const char *name, MmTierKind kind,
                            const ManagedIOThrottle *throttling,
                            MmMsgIOLimits *io, Error **errp)
 {
-    bool is_file = kind == MM_TIER_KIND_FILE;
     MmTierConf new;
 
-    if (!parse(&new, name, is_file ? "file" : "compressed", NULL, NULL, NULL,
-               false, throttling, 0, errp)) {
+    if (!parse(&new, name, mm_tier_type(kind), NULL, NULL, NULL, false,
+               throttling, 0, errp)) {
         return false;
     }
     *io = new.io;
@@ -440,11 +439,10 @@ void qmp_managed_tier_set_write_budget(const char *name, uint64_t per_day,
                                        Error **errp)
 {
     MmTierConf *tier = find(name, errp);
-    bool is_file = tier && tier->kind == MM_TIER_KIND_FILE;
     MmTierConf new;
 
-    if (tier && parse(&new, name, is_file ? "file" : "compressed", NULL, NULL,
-                      NULL, false, NULL, per_day, errp)) {
+    if (tier && parse(&new, name, mm_tier_type(tier->kind), NULL, NULL, NULL,
+                      false, NULL, per_day, errp)) {
         mm_tier_clear(&new);
         mm_write_budget_set(tier, per_day);
     }

@@ -28,6 +28,7 @@
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "tier-device.h"
 #include "trace.h"
 #include "vm-tiers.h"
 
@@ -92,21 +93,34 @@ static void set_phase(MmVM *vm, Phase to)
     change->phase = to;
 }
 
-void mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts)
+static bool describe_new(const MmTierConf *conf, uint32_t number,
+                         const char *vm_name, MmRecordTier *tier, Error **errp)
+{
+    mm_tier_describe(conf, &tier->conf);
+    tier->conf.number = number;
+    tier->conf.is_new = 1;
+    pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
+    return conf->kind != MM_TIER_KIND_DEVICE ||
+           mm_device_find(tier, vm_name, errp);
+}
+
+bool mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts, Error **errp)
 {
     unsigned i;
 
     for (i = 0; i < opts->nr_tiers; i++) {
         const MmTierConf *conf = &opts->tiers[i];
-        MmRecordTier *tier = &rec->tiers[rec->nr_tiers];
 
-        if (!conf->draining) {
-            mm_tier_describe(conf, &tier->conf);
-            tier->conf.number = rec->nr_tiers++;
-            tier->conf.is_new = 1;
-            pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
+        if (conf->draining) {
+            continue;
         }
+        if (!describe_new(conf, rec->nr_tiers, rec->name,
+                          &rec->tiers[rec->nr_tiers], errp)) {
+            return false;
+        }
+        rec->nr_tiers++;
     }
+    return true;
 }
 
 static void time_is_up(void *opaque)
@@ -189,11 +203,9 @@ static bool add_by_name(MmVM *vm, MmRecord *rec, const char *name,
     }
     if (has) {
         *tier = *has;
-    } else {
-        mm_tier_describe(conf, &tier->conf);
-        tier->conf.number = unused_number(vm, rec);
-        tier->conf.is_new = 1;
-        pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
+    } else if (!describe_new(conf, unused_number(vm, rec), vm->rec.name, tier,
+                             errp)) {
+        return false;
     }
     if (rec->nr_tiers && tier->conf.kind == MM_TIER_KIND_COMPRESSED) {
         error_setg(errp, "tier '%s' is compressed memory and has to be the "

@@ -10,8 +10,8 @@
 
 #include "vm.h"
 
-/** mm_vm_tiers_init: a new VM gets the tiers of the manager. */
-void mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts);
+/** mm_vm_tiers_init: a new VM, whose name is set, gets the manager's tiers. */
+bool mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts, Error **errp);
 
 /** mm_vm_tiers_new, mm_vm_tiers_free: what a change needs to know. */
 void mm_vm_tiers_new(MmVM *vm);

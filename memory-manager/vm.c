@@ -114,9 +114,11 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
         .qemu_uid = peer->uid,
         .qemu_pid = peer->pid,
     };
-    mm_vm_tiers_init(rec, opts);
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
     copy_name(rec->name, peer->hello->name);
+    if (!mm_vm_tiers_init(rec, opts, errp)) {
+        return false;
+    }
     if (getrandom(rec->cookie, MM_COOKIE_LEN, 0) != MM_COOKIE_LEN) {
         error_setg_errno(errp, errno, "cannot get random bytes");
         return false;

@@ -94,7 +94,8 @@ typedef enum MmMsgType {
     MM_MSG_QUERY_REPLY,         /* MmMsgQueryReply */
 
     /* control only, to a fresh pager, in this order */
-    MM_MSG_START_TIER,          /* MmMsgStartTier; fd: folder of a new file */
+    /* MmMsgStartTier; fds: folder of a new file; MmTierDeviceFd of a device */
+    MM_MSG_START_TIER,
     MM_MSG_START,               /* MmMsgStart; fds: MmStartFd order */
 
     /* control only, to a pager that serves or attaches */
@@ -199,6 +200,7 @@ typedef struct MmMsgKey {
 typedef enum MmHoldKind {
     MM_HOLD_TIER_FILE,          /* O_PATH descriptor of a tier's file */
     MM_HOLD_TIER_POOL,          /* the same of a compressed tier's memfd */
+    MM_HOLD_TIER_DEVICE,        /* of a block device, which keeps others away */
     MM_HOLD__MAX
 } MmHoldKind;
 
@@ -272,6 +274,7 @@ typedef struct MmMsgAmount {
 typedef enum MmTierKind {
     MM_TIER_KIND_FILE,
     MM_TIER_KIND_COMPRESSED,
+    MM_TIER_KIND_DEVICE,
     MM_TIER_KIND__MAX
 } MmTierKind;
 
@@ -306,10 +309,17 @@ typedef struct MmMsgStartTier {
     uint32_t share;             /* percent of the VM's memory; 0: see size */
     uint32_t pad;
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
-    uint64_t device;            /* st_dev of the file; 0: compressed */
+    uint64_t device;            /* st_dev of the file, st_rdev of the device */
     MmMsgIOLimits io;           /* of a file; compressed: none */
     char name[MM_NAME_LEN];
 } MmMsgStartTier;
+
+/* Descriptors of START_TIER for a device; what cannot be had is left out. */
+typedef enum MmTierDeviceFd {
+    MM_TIER_DEVICE_FD,          /* for transfers */
+    MM_TIER_DEVICE_FD_CLAIM,    /* O_EXCL; only for a VM that is new to it */
+    MM_TIER_DEVICE_FD__MAX
+} MmTierDeviceFd;
 
 typedef struct MmMsgSetTier {
     uint32_t number;

@@ -115,6 +115,20 @@ static int resume_file(MmStarting *s, unsigned i, Error **errp)
     return fd;
 }
 
+/* What keeps others away from the device; it is opened for transfers later. */
+static int resume_device(MmStarting *s, unsigned i, Error **errp)
+{
+    struct stat st;
+
+    if (fstat(s->msg.fds[0], &st) < 0 || !S_ISBLK(st.st_mode) ||
+        st.st_rdev != s->tier[i].device) {
+        error_setg(errp, "QEMU has handed back something else than its device "
+                   "in tier '%s'", s->tier[i].name);
+        return -1;
+    }
+    return mm_msg_take_fd(&s->msg, 0);
+}
+
 static int resume_pool(MmStarting *s, unsigned i, Error **errp)
 {
     struct stat st;
@@ -138,16 +152,23 @@ static int resume_pool(MmStarting *s, unsigned i, Error **errp)
     return fd;
 }
 
+static const struct {
+    MmHoldKind hold;
+    int (*resume)(MmStarting *s, unsigned i, Error **errp);
+} kinds[MM_TIER_KIND__MAX] = {
+    [MM_TIER_KIND_FILE] = { MM_HOLD_TIER_FILE, resume_file },
+    [MM_TIER_KIND_COMPRESSED] = { MM_HOLD_TIER_POOL, resume_pool },
+    [MM_TIER_KIND_DEVICE] = { MM_HOLD_TIER_DEVICE, resume_device },
+};
+
 /* Index of the tier that a hold belongs to, or that of none. */
 static unsigned find_tier(const MmStarting *s, const MmMsgHold *hold)
 {
     unsigned i;
 
     for (i = 0; i < s->nr_tiers; i++) {
-        bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
-
         if (s->tier[i].number == hold->index &&
-            hold->kind == (is_file ? MM_HOLD_TIER_FILE : MM_HOLD_TIER_POOL)) {
+            hold->kind == kinds[s->tier[i].kind].hold) {
             break;
         }
     }
@@ -171,8 +192,7 @@ static bool resume_hold(MmStarting *s, Error **errp)
                    s->tier[i].name);
         return false;
     }
-    s->tier_fd[i] = s->tier[i].kind == MM_TIER_KIND_FILE
-                    ? resume_file(s, i, errp) : resume_pool(s, i, errp);
+    s->tier_fd[i] = kinds[s->tier[i].kind].resume(s, i, errp);
     return s->tier_fd[i] >= 0;
 }
 

@@ -18,7 +18,8 @@ typedef struct MmStarting {
     /* in the order of filling */
     unsigned nr_tiers;
     MmMsgStartTier tier[MM_MAX_TIERS];
-    int tier_dir[MM_MAX_TIERS];     /* of a new file, else -1 */
+    int tier_dir[MM_MAX_TIERS];     /* of a new file, or the device; or -1 */
+    int tier_claim[MM_MAX_TIERS];   /* of a new device, else -1 */
     int tier_fd[MM_MAX_TIERS];      /* resume: from QEMU, else -1 */
     MmMsg msg;
 } MmStarting;

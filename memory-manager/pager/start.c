@@ -23,6 +23,10 @@
 
 static bool receive_tier(MmStarting *s)
 {
+    static const uint8_t max_fds[MM_TIER_KIND__MAX] = {
+        [MM_TIER_KIND_FILE] = 1,
+        [MM_TIER_KIND_DEVICE] = MM_TIER_DEVICE_FD__MAX,
+    };
     MmMsgStartTier *tier;
     unsigned i;
 
@@ -36,10 +40,12 @@ static bool receive_tier(MmStarting *s)
             return false;
         }
     }
+    s->tier_claim[s->nr_tiers] = mm_msg_take_fd(&s->msg,
+                                                MM_TIER_DEVICE_FD_CLAIM);
     s->tier_dir[s->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
     return tier->number < MM_MAX_TIERS && tier->kind < MM_TIER_KIND__MAX &&
            tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
-           s->msg.nr_fds <= (tier->kind == MM_TIER_KIND_FILE);
+           s->msg.nr_fds <= max_fds[tier->kind];
 }
 
 static bool receive_start(MmStarting *s, int control, Error **errp)
@@ -203,6 +209,62 @@ static MmTier *open_file(MmStarting *s, unsigned i, Error **errp)
 }
 
 /*
+ * Of a former pager, locks are on the node that QEMU has kept: there may be
+ * another one for the device by now.
+ */
+static int device_fd(MmStarting *s, unsigned i, int claim)
+{
+    struct stat ours, kept;
+
+    if (s->tier_dir[i] >= 0 && fstat(s->tier_dir[i], &ours) == 0 &&
+        fstat(claim, &kept) == 0 && ours.st_dev == kept.st_dev &&
+        ours.st_ino == kept.st_ino) {
+        return fcntl(s->tier_dir[i], F_DUPFD_CLOEXEC, 0);
+    }
+    return mm_reopen(s->vm, claim, O_RDWR | O_DIRECT);
+}
+
+static MmTier *open_device(MmStarting *s, unsigned i, Error **errp)
+{
+    bool is_new = s->tier_fd[i] < 0;
+    int claim = is_new ? s->tier_claim[i] : s->tier_fd[i];
+    int fd = claim < 0 ? -ENODEV : device_fd(s, i, claim);
+    MmTier *tier;
+
+    if (fd < 0) {
+        error_setg(errp, "the device of tier '%s' cannot be opened, or is in "
+                   "use; the manager's log says why", s->tier[i].name);
+        return NULL;
+    }
+    tier = mm_tier_file_open(fd, &s->tier[i], &s->vm->id, is_new, errp);
+    if (!tier) {
+        close(fd);
+        return NULL;
+    }
+    tier->hold_fd = fcntl(claim, F_DUPFD_CLOEXEC, 0);
+    return tier;
+}
+
+static MmTier *open_by_kind(MmStarting *s, unsigned i, Error **errp)
+{
+    switch (s->tier[i].kind) {
+    case MM_TIER_KIND_COMPRESSED:
+        return open_compressed(s, i, errp);
+    case MM_TIER_KIND_DEVICE:
+        return open_device(s, i, errp);
+    default:
+        return open_file(s, i, errp);
+    }
+}
+
+static void close_given(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/*
  * A tier that a running VM was to get is not worth the VM: what is in none of
  * the others stays in memory.
  */
@@ -216,13 +278,11 @@ static void do_without(MmStarting *s, unsigned i, Error *err)
 
 static bool open_tier(MmStarting *s, unsigned i, Error **errp)
 {
-    bool is_file = s->tier[i].kind == MM_TIER_KIND_FILE;
     Error *err = NULL;
-    MmTier *tier = (is_file ? open_file : open_compressed)(s, i, &err);
+    MmTier *tier = open_by_kind(s, i, &err);
 
-    if (s->tier_dir[i] >= 0) {
-        close(s->tier_dir[i]);
-    }
+    close_given(s->tier_dir[i]);
+    close_given(s->tier_claim[i]);
     if (tier) {
         tier->drain = s->tier[i].draining ? MM_DRAIN_GOING : MM_DRAIN_NO;
         mm_vm_add_tier(s->vm, tier);
@@ -304,6 +364,22 @@ MmVM *mm_start(int control, Error **errp)
     return vm;
 }
 
+static int send_hold(MmVM *vm, const MmTier *tier)
+{
+    MmMsgHold hold = { .kind = tier->ops->hold, .index = tier->number };
+    int fd = tier->hold_fd >= 0 ? fcntl(tier->hold_fd, F_DUPFD_CLOEXEC, 0)
+                                : mm_reopen(vm, tier->fd, O_PATH);
+    int ret;
+
+    if (fd < 0) {
+        return fd;
+    }
+    ret = mm_msg_send(vm->connection, MM_MSG_HOLD, 0, &hold, sizeof(hold),
+                      &fd, 1);
+    close(fd);
+    return ret;
+}
+
 static int send_holds(MmVM *vm)
 {
     unsigned i;
@@ -317,16 +393,8 @@ static int send_holds(MmVM *vm)
         }
     }
     for (i = 0; i < vm->nr_tiers; i++) {
-        MmMsgHold hold = {
-            .kind = vm->tiers[i]->ops->hold, .index = vm->tiers[i]->number,
-        };
-        int fd = mm_reopen(vm, vm->tiers[i]->fd, O_PATH);
-        int ret = fd < 0 ? fd : mm_msg_send(vm->connection, MM_MSG_HOLD, 0,
-                                            &hold, sizeof(hold), &fd, 1);
+        int ret = send_hold(vm, vm->tiers[i]);
 
-        if (fd >= 0) {
-            close(fd);
-        }
         if (ret < 0) {
             return ret;
         }

@@ -4,12 +4,14 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * States of a VM, finding cgroups, the host's swap, percentiles, working sets,
- * write budgets.
+ * write budgets, paths of devices.
  */
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "memory-manager/cgroup.h"
 #include "memory-manager/host-swap.h"
 #include "memory-manager/latency.h"
+#include "memory-manager/tier-device.h"
 #include "memory-manager/vm-state.h"
 #include "memory-manager/working-set.h"
 #include "memory-manager/write-account.h"
@@ -323,6 +325,35 @@ static void test_account_set(void)
     g_assert_false(a.exhausted);
 }
 
+static void test_device_paths(void)
+{
+    static const struct {
+        const char *path, *name, *device;
+    } cases[] = {
+        { "/dev/vg0/swap-%n", "web", "/dev/vg0/swap-web" },
+        { "/dev/%n/%n-1", "a.b_c+d-9", "/dev/a.b_c+d-9/a.b_c+d-9-1" },
+        { "/dev/sdb", "../sda", "/dev/sdb" },
+        { "/dev/sdb", "", "/dev/sdb" },
+        { "/dev/vg0/%", "web", "/dev/vg0/%" },
+        /* none of these may lead out of the folder, or to its other files */
+        { "/dev/vg0/%n", "" }, { "/dev/vg0/%n", "." }, { "/dev/vg0/%n", ".." },
+        { "/dev/vg0/%n", "../sda" }, { "/dev/vg0/%n", "a/b" },
+        { "/dev/vg0/%n", ".hidden" }, { "/dev/vg0/%n", "a b" },
+        { "/dev/vg0/%n", "a%n" }, { "/dev/vg0/%n", "\xc3\xa4" },
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        Error *err = NULL;
+        g_autofree char *path = mm_device_path(cases[i].path, cases[i].name,
+                                               &err);
+
+        g_assert_cmpstr(path, ==, cases[i].device);
+        g_assert_true(!path == !!err);
+        error_free(err);
+    }
+}
+
 int main(int argc, char **argv)
 {
     int i;
@@ -346,5 +377,6 @@ int main(int argc, char **argv)
     g_test_add_func("/manager/write-account/exhausted",
                     test_account_exhausted);
     g_test_add_func("/manager/write-account/set", test_account_set);
+    g_test_add_func("/manager/device/paths", test_device_paths);
     return g_test_run();
 }

@@ -54,7 +54,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_SET_LIMIT] = { "SET_LIMIT", FIXED(MmMsgAmount) },
     [MM_MSG_QUERY] = { "QUERY" },
     [MM_MSG_QUERY_REPLY] = { "QUERY_REPLY", FIXED(MmMsgQueryReply) },
-    [MM_MSG_START_TIER] = { "START_TIER", FIXED(MmMsgStartTier), FDS(0, 1),
+    [MM_MSG_START_TIER] = { "START_TIER", FIXED(MmMsgStartTier), FDS(0, 2),
                             TEXT(MmMsgStartTier, name) },
     [MM_MSG_START] = { "START", FIXED(MmMsgStart), FDS(3, 4),
                        TEXT(MmMsgStart, name) },

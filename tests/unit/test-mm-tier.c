@@ -337,7 +337,7 @@ static void test_reserve(const void *opaque)
     g_assert_cmpuint(rig_pages(rig), ==, 0);
     g_assert_cmpuint(rig_size(rig), ==, 5 * MIB);
     g_assert_false(rig->tier->ops->reserve(rig->tier, 8 * MIB + 1, &err));
-    g_assert_nonnull(strstr(error_get_pretty(err), "limited to"));
+    g_assert_nonnull(strstr(error_get_pretty(err), "8 MiB"));
     error_free(err);
     for (i = 0; i < 5 * MIB / MM_PAGE_SIZE; i += nr) {
         nr = rig_alloc(rig, 32, &place);
@@ -538,11 +538,12 @@ static const struct {
     const char *name;
     GTestDataFunc fn;
     bool slots;                 /* of a tier with a slot of its own per page */
+    bool file;                  /* of a tier whose medium can be cut short */
 } conformance[] = {
     { "handed-out-once", test_places_are_handed_out_once, true },
     { "reads-what-was-stored", test_loads_read_what_was_stored },
     { "next-process", test_next_process_reads_it },
-    { "short-transfer", test_short_transfer_fails, true },
+    { "short-transfer", test_short_transfer_fails, true, true },
     { "reserve", test_reserve, true },
     { "settled", test_settled, true },
     { "identity", test_identity, true },
@@ -555,13 +556,14 @@ static const Case cases[] = {
     { RIG_URING, NULL }, { RIG_THREADS, NULL }, { RIG_INJECT, NULL },
     { RIG_URING, "/dev/shm" }, { RIG_THREADS, "/dev/shm" },
     { RIG_INJECT, "/dev/shm" }, { RIG_LZ4, NULL }, { RIG_ZSTD, NULL },
-    { RIG_ENCRYPTED, NULL },
+    { RIG_ENCRYPTED, NULL }, { RIG_DEVICE, NULL },
 };
 
 static void add_conformance(void)
 {
     static const char *const queues[] = {
         "uring", "threads", "inject", "lz4", "zstd", "encrypted",
+        "device",
     };
     static Case made[ARRAY_SIZE(cases)];
     int i, k;
@@ -576,7 +578,8 @@ static void add_conformance(void)
             if (cases[i].dir) {
                 where = "-tmpfs";
             }
-            if (conformance[k].slots && rig_compresses(made[i].queue)) {
+            if ((conformance[k].slots && rig_compresses(made[i].queue)) ||
+                (conformance[k].file && made[i].queue == RIG_DEVICE)) {
                 continue;
             }
             path = g_strdup_printf("/mm/tier/%s%s/%s", queues[made[i].queue],
@@ -677,10 +680,36 @@ static void test_failed_store_stays_plain(void)
     rig_free(rig);
 }
 
+/* As large as its device, less the identity, and never larger. */
+static void test_device_ends(void)
+{
+    const unsigned most = RIG_DEVICE_SIZE / MM_PAGE_SIZE - 1;
+    TierRig *rig = rig_new(g_get_tmp_dir(), RIG_DEVICE, 0, false);
+    Error *err = NULL;
+    uint64_t place;
+    unsigned nr, n;
+
+    if (!rig) {
+        return;
+    }
+    g_assert_false(rig->tier->ops->reserve(rig->tier, RIG_DEVICE_SIZE, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "enlarge the device"));
+    error_free(err);
+    g_assert_true(rig->tier->ops->reserve(rig->tier, most * MM_PAGE_SIZE,
+                                          &error_abort));
+    for (n = 0; (nr = rig_alloc(rig, 32, &place)); n += nr) {
+        rig_fill(rig->arena, place);
+        g_assert_cmpint(rig_transfer(rig, true, place, nr), ==, 0);
+    }
+    g_assert_cmpuint(n, ==, most);
+    rig_free(rig);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     add_conformance();
+    g_test_add_func("/mm/tier/device/ends", test_device_ends);
     g_test_add_func("/mm/tier/encrypted/medium", test_medium_is_encrypted);
     g_test_add_func("/mm/tier/encrypted/other-key", test_other_key);
     g_test_add_func("/mm/tier/encrypted/failed-store",

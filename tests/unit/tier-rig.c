@@ -9,7 +9,9 @@
 #include "qemu/osdep.h"
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <linux/loop.h>
 #include "qapi/error.h"
 #include "managed-memory/msg.h"
 #include "memory-manager/pager/vm.h"
@@ -54,6 +56,35 @@ int rig_open_file(const char *dir)
     return fd;
 }
 
+int rig_open_device(const char *dir)
+{
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    int file = rig_open_file(dir);
+    struct loop_config config = {
+        .fd = file,
+        .info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+    };
+    int number, fd = -1, tries = 10;
+
+    g_assert_cmpint(ftruncate(file, RIG_DEVICE_SIZE), ==, 0);
+    /* others may be faster to take one that is free */
+    while (fd < 0 && tries-- &&
+           (number = ioctl(control, LOOP_CTL_GET_FREE)) >= 0) {
+        g_autofree char *path = g_strdup_printf("/dev/loop%d", number);
+
+        fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+        if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    close(file);
+    if (control >= 0) {
+        close(control);
+    }
+    return fd;
+}
+
 bool rig_compresses(RigQueue kind)
 {
     return kind == RIG_LZ4 || kind == RIG_ZSTD;
@@ -91,6 +122,7 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
 {
     const MmMsgStartTier start = {
         .overcommit = overcommit, .size = size, .name = "rig",
+        .kind = kind == RIG_DEVICE ? MM_TIER_KIND_DEVICE : MM_TIER_KIND_FILE,
         .algorithm = kind == RIG_ZSTD ? MM_ALGORITHM_ZSTD : MM_ALGORITHM_LZ4,
     };
     int i;
@@ -135,7 +167,14 @@ TierRig *rig_new(const char *dir, RigQueue kind, uint64_t size,
     TierRig *rig = g_new0(TierRig, 1);
 
     rig->dir = dir;
-    rig->fd = rig_compresses(kind) ? -1 : rig_open_file(dir);
+    rig->fd = rig_compresses(kind) ? -1
+              : kind == RIG_DEVICE ? rig_open_device(dir)
+                                   : rig_open_file(dir);
+    if (kind == RIG_DEVICE && rig->fd < 0) {
+        g_test_skip("no loop device can be made here");
+        g_free(rig);
+        return NULL;
+    }
     return rig_on(rig, kind, size, overcommit, true);
 }
 

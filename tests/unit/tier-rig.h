@@ -22,6 +22,7 @@ typedef enum RigQueue {
     RIG_LZ4,                    /* a compressed tier */
     RIG_ZSTD,
     RIG_ENCRYPTED,              /* with rig_key, over what the tier chooses */
+    RIG_DEVICE,                 /* a loop device, over what the tier chooses */
     RIG_QUEUE__MAX
 } RigQueue;
 
@@ -60,6 +61,15 @@ void *rig_keep(void *what);
 
 /** rig_compresses: is it a compressed tier? */
 bool rig_compresses(RigQueue kind);
+
+/**
+ * rig_open_device: a loop device of RIG_DEVICE_SIZE bytes over a file in @dir
+ *
+ * It is gone when the last descriptor of it is.  Returns -1 where there can be
+ * none.
+ */
+#define RIG_DEVICE_SIZE (32 * 1024 * 1024)
+int rig_open_device(const char *dir);
 
 /** rig_open_file: an unnamed file in @dir, with O_DIRECT where it can be. */
 int rig_open_file(const char *dir);

@@ -27,8 +27,11 @@
 
 /* Places of pages that are on their way in or out, on top of the others. */
 #define IN_FLIGHT_BYTES (4 * MiB)
-/* How long to wait for a tier of a former pager, and between two looks. */
-#define PROVEN_WAIT_MS 1000
+/*
+ * How long to wait for a tier of a former pager, and between two looks.  The
+ * manager waits for an answer twice as long.
+ */
+#define PROVEN_WAIT_MS 500
 #define PROVEN_LOOK_MS 2
 
 static bool names_limit(const MmRegion *region)

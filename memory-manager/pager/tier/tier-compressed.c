@@ -275,6 +275,7 @@ MmTier *mm_tier_compressed_open(int fd,
     pstrcpy(c->base.name, sizeof(c->base.name), start->name);
     mm_throttle_init(&c->base.throttle);
     c->base.fd = fd;
+    c->base.hold_fd = -1;
     c->algorithm = start->algorithm;
     c->overcommit = start->overcommit;
     c->pool = mm_pool_new(fd, MM_PAGE_SIZE, POOL_MAX / MM_POOL_SEGMENT_SIZE,

@@ -1,5 +1,5 @@
 /*
- * Managed memory pager: file tier
+ * Managed memory pager: file and device tiers
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -8,14 +8,19 @@
  * holds an O_PATH descriptor, so the file lives exactly as long as its VM,
  * however pagers and managers end.
  *
+ * Or one block device per VM, which QEMU has claimed for as long as it runs.
+ * It is used like a file that has been written before, by whomever: nothing is
+ * read but what the VM has stored.
+ *
  * Layout: one page with the VM's identity, then page-sized slots.  The
  * identity keeps a hostile QEMU from handing back some other file.  There is
  * no allocation data in the file: which slot holds what is the page maps'
  * knowledge alone.
  *
- * Space is taken in steps with fallocate(), so that a store cannot meet a full
- * disk: what has been reserved is there (T4), what is overcommitted is asked
- * for when it is needed and refused by alloc() when it is not to be had.
+ * Space of a file is taken in steps with fallocate(), so that a store cannot
+ * meet a full disk: what has been reserved is there (T4), what is overcommitted
+ * is asked for when it is needed and refused by alloc() when it is not to be
+ * had.
  */
 #include "qemu/osdep.h"
 #include <sys/vfs.h>
@@ -33,6 +38,7 @@ typedef struct MmTierFile {
     MmTier base;
 
     /* fixed after open */
+    bool is_device;
     bool overcommit;
 
     /* held while the file grows, and across that I/O; mm_tier_file_alloc() */
@@ -46,6 +52,25 @@ typedef struct MmTierFile {
 static MmTierFile *to_file(const MmTier *tier)
 {
     return container_of(tier, MmTierFile, base);
+}
+
+static uint64_t whole_pages(uint64_t size)
+{
+    return size ? QEMU_ALIGN_DOWN(size, MM_PAGE_SIZE)
+                : MM_PLACE_MAX * MM_PAGE_SIZE;
+}
+
+/* A device may get larger while it is used.  Called with grow_lock held. */
+static uint64_t max_size_locked(const MmTierFile *file)
+{
+    off_t end;
+
+    if (!file->is_device) {
+        return file->max_size;
+    }
+    end = lseek(file->base.fd, 0, SEEK_END);
+    return end < 2 * MM_PAGE_SIZE ? 0
+           : MIN(file->max_size, whole_pages(end - MM_PAGE_SIZE));
 }
 
 /*
@@ -74,8 +99,12 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     if (bytes <= total * MM_PAGE_SIZE) {
         return 0;
     }
-    if (bytes > file->max_size) {
+    if (bytes > max_size_locked(file)) {
         return -EFBIG;
+    }
+    if (file->is_device) {
+        mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
+        return 0;
     }
     if (!has_room(file, bytes - total * MM_PAGE_SIZE)) {
         return -ENOSPC;
@@ -103,13 +132,13 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
 /* By a step, or what there is room for. */
 static void grow_locked(MmTierFile *file)
 {
+    uint64_t max = max_size_locked(file);
     uint64_t used, total, step = GROW_STEP;
     int ret;
 
     mm_slots_count(&file->slots, &used, &total);
     do {
-        ret = grow_to_locked(file, MIN(total * MM_PAGE_SIZE + step,
-                                       file->max_size));
+        ret = grow_to_locked(file, MIN(total * MM_PAGE_SIZE + step, max));
         step /= 2;
     } while (ret == -ENOSPC && step >= GROW_STEP_MIN);
 }
@@ -131,13 +160,18 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     }
     g_mutex_lock(&file->grow_lock);
     ret = grow_to_locked(file, bytes);
-    max_size = file->max_size;
+    max_size = max_size_locked(file);
     g_mutex_unlock(&file->grow_lock);
     if (ret < 0) {
         g_autofree char *wanted = size_to_str(bytes);
         g_autofree char *most = size_to_str(max_size);
 
-        if (ret == -EFBIG) {
+        if (ret == -EFBIG && file->is_device) {
+            error_setg(errp, "tier '%s' has %s for this VM, but %s may be "
+                       "swapped out; raise the resident limit, enlarge the "
+                       "device, or let the manager overcommit the tier "
+                       "(overcommit=on)", tier->name, most, wanted);
+        } else if (ret == -EFBIG) {
             error_setg(errp, "tier '%s' is limited to %s per VM, but %s may "
                        "be swapped out; raise the resident limit, or let the "
                        "manager overcommit the tier (overcommit=on)",
@@ -152,12 +186,6 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
     return ret == 0;
 }
 
-static uint64_t whole_pages(uint64_t size)
-{
-    return size ? QEMU_ALIGN_DOWN(size, MM_PAGE_SIZE)
-                : MM_PLACE_MAX * MM_PAGE_SIZE;
-}
-
 /* A file never gets smaller: what is behind the new end may be in use. */
 static bool file_resize(MmTier *tier, uint64_t size, unsigned share,
                         uint64_t vm_size, Error **errp)
@@ -167,8 +195,9 @@ static bool file_resize(MmTier *tier, uint64_t size, unsigned share,
     bool fits;
 
     if (share) {
-        error_setg(errp, "the size of tier '%s', a file, is no share of the "
-                   "VM's memory; give it in bytes", tier->name);
+        error_setg(errp, "the size of tier '%s', a %s, is no share of the "
+                   "VM's memory; give it in bytes", tier->name,
+                   tier->ops->type);
         return false;
     }
     g_mutex_lock(&file->grow_lock);
@@ -228,12 +257,18 @@ static bool file_settled(MmTier *tier)
     return lock_file(tier->fd, F_WRLCK) == 0;
 }
 
-/* A new file is nobody else's: what fails is the file system. */
+/*
+ * A new file is nobody else's: what fails is the file system.  A device may
+ * still get what the pager of a VM that has ended was writing.
+ */
 static bool can_lock(int fd, Error **errp)
 {
     int ret = lock_file(fd, F_WRLCK) ?: lock_file(fd, F_UNLCK);
 
-    if (ret < 0) {
+    if (ret == -EAGAIN) {
+        error_setg(errp, "the tier's device has not ended the writes of a VM "
+                   "that had it before; try again later");
+    } else if (ret < 0) {
         error_setg_errno(errp, -ret, "the tier's file cannot be locked; use "
                          "a folder on a file system that has locks");
     }
@@ -274,20 +309,23 @@ static bool file_is_own(MmTier *tier, const MmIdentity *id, const void *page)
            !memcmp(found->cookie, id->cookie, sizeof(id->cookie));
 }
 
-static const MmTierOps file_ops = {
-    .is_own = file_is_own,
-    .type = "file",
-    .max_pages = MM_TIER_IO_PAGES,
-    .outside = true,
-    .hold = MM_HOLD_TIER_FILE,
-    .reserve = file_reserve,
-    .resize = file_resize,
-    .free = file_free,
-    .claim = file_claim,
-    .settled = file_settled,
-    .usage = file_usage,
-    .queue_new = file_queue_new,
-};
+#define OPS_OF(type_name, hold_kind) {      \
+    .type = type_name,                      \
+    .max_pages = MM_TIER_IO_PAGES,          \
+    .outside = true,                        \
+    .hold = hold_kind,                      \
+    .reserve = file_reserve,                \
+    .is_own = file_is_own,                  \
+    .resize = file_resize,                  \
+    .free = file_free,                      \
+    .claim = file_claim,                    \
+    .settled = file_settled,                \
+    .usage = file_usage,                    \
+    .queue_new = file_queue_new,            \
+}
+
+static const MmTierOps file_ops = OPS_OF("file", MM_HOLD_TIER_FILE);
+static const MmTierOps device_ops = OPS_OF("device", MM_HOLD_TIER_DEVICE);
 
 /* O_DIRECT wants page-aligned memory. */
 typedef union IdentityPage {
@@ -315,6 +353,11 @@ static bool adopt_size(MmTierFile *file, Error **errp)
 {
     struct stat st;
 
+    if (file->is_device) {
+        /* no place lies behind that, or resize() would not have been right */
+        mm_slots_grow(&file->slots, max_size_locked(file) / MM_PAGE_SIZE);
+        return true;
+    }
     if (fstat(file->base.fd, &st) < 0) {
         error_setg_errno(errp, errno, "cannot look at the tier's file");
         return false;
@@ -331,10 +374,12 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
 {
     MmTierFile *file = g_new0(MmTierFile, 1);
 
-    file->base.ops = &file_ops;
+    file->is_device = start->kind == MM_TIER_KIND_DEVICE;
+    file->base.ops = file->is_device ? &device_ops : &file_ops;
     file->base.number = start->number;
     pstrcpy(file->base.name, sizeof(file->base.name), start->name);
     file->base.fd = fd;
+    file->base.hold_fd = -1;
     file->overcommit = start->overcommit;
     file->max_size = whole_pages(start->size);
     g_mutex_init(&file->grow_lock);

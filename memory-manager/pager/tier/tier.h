@@ -236,6 +236,7 @@ struct MmTier {
     unsigned number;            /* in entries: MM_TIER_FIRST + number */
     unsigned index;             /* in MmVM.tiers[], the order of filling */
     int fd;                     /* of all that lies in it, owned */
+    int hold_fd;                /* for QEMU to keep; -1: an O_PATH of fd */
     char name[MM_NAME_LEN];
 
     MmThrottle throttle;        /* of the transfers of all queues */
@@ -301,12 +302,12 @@ uint64_t mm_queue_wait_ns(MmTierQueue *queue);
 int mm_queues_wait_ms(MmTierQueue *const *queues, unsigned nr, int most);
 
 /**
- * mm_tier_file_open: a file tier on an unnamed file
+ * mm_tier_file_open: a tier on an unnamed file or a block device
  *
- * @fd: file opened read-write with O_DIRECT, owned by the tier from now on
- * @start: how to number, name and bound it
- * @id: identity of the VM; written to a new file
- * @is_new: whether the file is new
+ * @fd: opened read-write with O_DIRECT, owned by the tier from now on
+ * @start: what it is, and how to number, name and bound it
+ * @id: identity of the VM; written to a new one
+ * @is_new: whether it is new to the VM
  */
 MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
                           const MmIdentity *id, bool is_new, Error **errp);

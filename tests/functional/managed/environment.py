@@ -33,7 +33,8 @@ class SetupError(Exception):
 def program(name):
     """Path of one of our programs in the build, wherever it is built."""
     for folder in (QEMU, QEMU / "memory-manager",
-                   QEMU / "memory-manager/pager", QEMU / "managed-memory"):
+                   QEMU / "memory-manager/pager", QEMU / "managed-memory",
+                   QEMU / "storage-daemon"):
         if os.access(folder / name, os.X_OK):
             return str(folder / name)
     raise SetupError(f"{name} is not in {QEMU}; build it with 'make'")
