@@ -51,7 +51,7 @@ static struct {
     MmRing *ring;
     int kick;                   /* a new pager's eventfd takes its number */
     ManagedVMFds fds;
-    char *key_secret;           /* NULL: nothing is encrypted */
+    bool encrypted;             /* there is a key */
     MmMsgKey key;
 
     /* owned by whoever attaches, then by mm-conn */
@@ -172,7 +172,7 @@ void managed_conn_info(ManagedConnInfo *info)
     *info = (ManagedConnInfo) {
         .state = conn.state,
         .path = g_strdup(conn.path),
-        .encrypted = conn.key_secret,
+        .encrypted = conn.encrypted,
         .lost = conn.lost,
         .stall_last_ms = conn.stall_last_ms,
         .stall_total_ms = conn.stall_total_ms,
@@ -241,6 +241,7 @@ static void drop_holds(void)
 static void drop_vm_fds(void)
 {
     drop_holds();
+    explicit_bzero(&conn.key, sizeof(conn.key));
     close(qatomic_xchg(&conn.fds.uffd, -1));
     close(conn.fds.state);
     close(conn.fds.ring);
@@ -358,7 +359,7 @@ static bool resume(MmMsg *reply, Error **errp)
     ManagedResume what = { .fds = conn.fds, .kick = conn.kick,
                            .holds = conn.holds,
                            .lost_ns = conn.lost_at_ms * SCALE_MS,
-                           .key = conn.key_secret ? &conn.key : NULL };
+                           .key = conn.encrypted ? &conn.key : NULL };
     int sock;
 
     WITH_QEMU_LOCK_GUARD(&conn.lock) {
@@ -498,7 +499,7 @@ static void first_connected(const ManagedConfig *config, int sock,
     QemuThread thread;
 
     remember_path(config->path);
-    conn.key_secret = g_strdup(config->key_secret);
+    conn.encrypted = config->key_secret;
     memcpy(conn.uuid, hello->uuid, sizeof(conn.uuid));
     memcpy(conn.cookie, hello->cookie, sizeof(conn.cookie));
     conn.fds.state = mm_msg_take_fd(reply, MM_HELLO_FD_STATE);
@@ -522,6 +523,7 @@ static void first_undo(int sock)
         conn.ring = NULL;
     }
     drop_holds();
+    explicit_bzero(&conn.key, sizeof(conn.key));
     if (sock >= 0) {
         close(sock);
     }
@@ -553,6 +555,27 @@ static bool first_attach(const ManagedConfig *config, Error **errp)
     return ok;
 }
 
+/* What counts is the key: its secret may have another name by now. */
+static bool same_key(const char *secret, Error **errp)
+{
+    MmMsgKey key;
+    bool same = !secret == !conn.encrypted;
+
+    if (same && secret) {
+        if (!managed_key_derive(secret, conn.uuid, &key, errp)) {
+            return false;
+        }
+        same = !memcmp(&key, &conn.key, sizeof(key));
+        explicit_bzero(&key, sizeof(key));
+    }
+    if (!same) {
+        error_setg(errp, "a VM has one key for all of its memory, and this "
+                   "one was started with %s; use the same key-secret",
+                   conn.encrypted ? "another one" : "none");
+    }
+    return same;
+}
+
 static bool same_config(const ManagedConfig *config, Error **errp)
 {
     if (strcmp(config->path, conn.path)) {
@@ -561,14 +584,7 @@ static bool same_config(const ManagedConfig *config, Error **errp)
                    config->path);
         return false;
     }
-    if (g_strcmp0(config->key_secret, conn.key_secret)) {
-        error_setg(errp, "a VM has one key for all of its memory, and this "
-                   "one was started with %s%s; use the same key-secret",
-                   conn.key_secret ? "key-secret=" : "none",
-                   conn.key_secret ?: "");
-        return false;
-    }
-    return true;
+    return same_key(config->key_secret, errp);
 }
 
 bool managed_conn_open(const ManagedConfig *config, Error **errp)

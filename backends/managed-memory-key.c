@@ -29,6 +29,7 @@ static bool secret_long_enough(const char *secret, size_t len, Error **errp)
 bool managed_key_derive(const char *secret, const uint8_t *uuid,
                         MmMsgKey *key, Error **errp)
 {
+    ERRP_GUARD();
     static const char label[] = "managed memory tier key";
     struct iovec iov[] = {
         { .iov_base = (char *)label, .iov_len = sizeof(label) },
@@ -41,6 +42,7 @@ bool managed_key_derive(const char *secret, const uint8_t *uuid,
     bool ok;
 
     if (qcrypto_secret_lookup(secret, &bytes, &len, errp) < 0) {
+        error_prepend(errp, "key-secret: ");
         return false;
     }
     ok = secret_long_enough(secret, len, errp);

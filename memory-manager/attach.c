@@ -24,6 +24,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/queue.h"
 #include "attach.h"
+#include "attach-later.h"
 #include "takeover.h"
 #include "trace.h"
 #include "vm.h"
@@ -91,15 +92,22 @@ void mm_attach_refuse(int sock, uint64_t seq, int err, const char *text)
     close(sock);
 }
 
-static void refuse_peer(Peer *peer, uint64_t seq, int err, const char *text)
+static void refuse_process(int sock, pid_t pid, uid_t uid, uint64_t seq,
+                           int err, const char *text)
 {
     g_autofree char *who = g_strdup_printf("process %d of user %d",
-                                           (int)peer->cred.pid,
-                                           (int)peer->cred.uid);
+                                           (int)pid, (int)uid);
 
-    trace_mm_attach_refuse(peer->cred.pid, peer->cred.uid, text);
+    trace_mm_attach_refuse(pid, uid, text);
     mm_condition_refused(who, text);
-    mm_attach_refuse(forget_peer(peer), seq, err, text);
+    mm_attach_refuse(sock, seq, err, text);
+}
+
+static void refuse_peer(Peer *peer, uint64_t seq, int err, const char *text)
+{
+    struct ucred cred = peer->cred;
+
+    refuse_process(forget_peer(peer), cred.pid, cred.uid, seq, err, text);
 }
 
 static void arm_timer(void)
@@ -156,7 +164,12 @@ static bool cookie_matches(const uint8_t *a, const uint8_t *b)
     return !diff;
 }
 
-static void attach(Peer *peer, const MmHelloPeer *hello)
+static void refuse_hello(const MmHelloPeer *hello, int err, const char *text)
+{
+    refuse_process(hello->sock, hello->pid, hello->uid, hello->seq, err, text);
+}
+
+static void attach_now(const MmHelloPeer *hello)
 {
     MmManager *mgr = listener.mgr;
     uint32_t user, process;
@@ -164,21 +177,24 @@ static void attach(Peer *peer, const MmHelloPeer *hello)
 
     mm_vm_count(mgr, hello, &user, &process);
     if (user >= mgr->opts.max_vms_per_user) {
-        refuse_peer(peer, hello->seq, EUSERS, "this user has as many VMs "
-                    "attached as the manager allows (--max-vms-per-user)");
-        return;
-    }
-    if (process >= MAX_VMS_PER_PROCESS) {
-        refuse_peer(peer, hello->seq, EUSERS, "this process has attached too "
-                    "often");
-        return;
-    }
-    if (!mm_vm_attach(mgr, hello, &err)) {
-        refuse_peer(peer, hello->seq, EIO, error_get_pretty(err));
+        refuse_hello(hello, EUSERS, "this user has as many VMs attached as "
+                     "the manager allows (--max-vms-per-user)");
+    } else if (process >= MAX_VMS_PER_PROCESS) {
+        refuse_hello(hello, EUSERS, "this process has attached too often");
+    } else if (!mm_vm_attach(mgr, hello, &err)) {
+        refuse_hello(hello, EIO, error_get_pretty(err));
         error_free(err);
-        return;
+    } else {
+        close(hello->sock);
     }
-    close(forget_peer(peer));
+}
+
+static void attach(Peer *peer, const MmHelloPeer *hello)
+{
+    forget_peer(peer);
+    if (!mm_attach_later(listener.mgr, hello, attach_now)) {
+        attach_now(hello);
+    }
 }
 
 /*

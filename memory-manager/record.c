@@ -51,6 +51,7 @@ static bool names_tiers(const MmRecord *rec)
         const MmRecordTier *tier = &rec->tiers[i];
 
         if (tier->conf.number >= MM_MAX_TIERS ||
+            tier->conf.kind >= MM_TIER_KIND__MAX ||
             !memchr(tier->conf.name, '\0', MM_NAME_LEN) ||
             !memchr(tier->path, '\0', MM_RECORD_PATH_LEN)) {
             return false;

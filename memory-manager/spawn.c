@@ -204,7 +204,8 @@ pid_t mm_spawn_pager(const MmOptions *opts, pid_t qemu_pid, int log,
 
 /*
  * If QEMU has claimed it already, which only the pager finds out, the device
- * itself is enough; a VM that runs can do without a new tier altogether.
+ * itself is enough, and if that cannot be opened, what QEMU has may do; a VM
+ * that runs can do without a new tier altogether.
  */
 static bool send_device(int control, const MmRecord *rec, unsigned i,
                         bool resume, Error **errp)
@@ -215,16 +216,14 @@ static bool send_device(int control, const MmRecord *rec, unsigned i,
     unsigned k, nr;
     int ret;
 
-    nr = mm_device_open(tier, rec->name, tier->conf.is_new, fds, &err);
+    nr = mm_device_open(tier, rec->name, !resume, fds, &err);
     if (!nr && !resume) {
         error_propagate(errp, err);
         return false;
     }
-    if (!nr && tier->conf.is_new) {
-        nr = mm_device_open(tier, rec->name, false, fds, NULL);
-    }
     if (err) {
-        warn_reportf_err(err, "VM %s: ", rec->name);
+        warn_reportf_err(err, "pager of %s: ",
+                         rec->name[0] ? rec->name : "a VM without a name");
     }
     ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &tier->conf,
                       sizeof(tier->conf), fds, nr);

@@ -183,6 +183,10 @@ static bool parse_outside(MmTierConf *tier, QemuOpts *o, Error **errp)
     if (!path && tier->kind == MM_TIER_KIND_FILE) {
         path = MM_DEFAULT_TIER_PATH;
     }
+    if (path && !*path) {
+        error_setg(errp, "the path of tier '%s' is empty", tier->name);
+        return false;
+    }
     if (path) {
         tier->path = g_path_is_absolute(path)
             ? g_strdup(path) : g_build_filename(cwd, path, NULL);
@@ -299,6 +303,20 @@ void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
     qemu_opts_del(o);
 }
 
+static bool shares_device(const MmTierConf *tiers, unsigned i)
+{
+    unsigned k;
+
+    for (k = 0; k < i; k++) {
+        if (tiers[i].kind == MM_TIER_KIND_DEVICE &&
+            tiers[k].kind == MM_TIER_KIND_DEVICE &&
+            !g_strcmp0(tiers[i].path, tiers[k].path)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool mm_tiers_check(const MmTierConf *tiers, unsigned nr, Error **errp)
 {
     ERRP_GUARD();
@@ -309,6 +327,11 @@ bool mm_tiers_check(const MmTierConf *tiers, unsigned nr, Error **errp)
             error_setg(errp, "there are two tiers with the name '%s'",
                        tiers[i].name);
             error_append_hint(errp, "Tell them apart with name=NAME.\n");
+            return false;
+        }
+        if (shares_device(tiers, i)) {
+            error_setg(errp, "tier '%s' is the same device as another one, %s",
+                       tiers[i].name, tiers[i].path);
             return false;
         }
         if (i && tiers[i].kind == MM_TIER_KIND_COMPRESSED) {
@@ -375,6 +398,7 @@ static bool make_folder(const char *path)
 static bool check_device(const MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
+    struct stat st;
 
     if (!tier->path) {
         error_setg(errp, "tier '%s' is of type 'device' and needs a path",
@@ -383,7 +407,19 @@ static bool check_device(const MmTierConf *tier, Error **errp)
                           MM_DEVICE_NAME);
         return false;
     }
+    if (strlen(tier->path) >= MM_RECORD_PATH_LEN) {
+        error_setg(errp, "the path of tier '%s' has more than %d bytes",
+                   tier->name, MM_RECORD_PATH_LEN - 1);
+        return false;
+    }
     if (!strstr(tier->path, MM_DEVICE_NAME)) {
+        if (stat(tier->path, &st) == 0 && !S_ISBLK(st.st_mode)) {
+            error_setg(errp, "tier '%s': %s is no block device", tier->name,
+                       tier->path);
+            error_append_hint(errp, "For files in a directory there are tiers "
+                              "of type 'file'.\n");
+            return false;
+        }
         warn_report("tier '%s' is the device %s: one VM at a time can have it. "
                     "With %s in the path, which stands for its name, each can "
                     "have one.", tier->name, tier->path, MM_DEVICE_NAME);
@@ -416,6 +452,8 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
     if (tier->dirfd < 0) {
         error_setg_errno(errp, errno, "cannot open the tier's directory %s",
                          tier->path);
+        error_append_hint(errp, "For block devices there are tiers of type "
+                          "'device'.\n");
         return false;
     }
     if (is_new) {

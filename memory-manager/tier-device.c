@@ -8,16 +8,27 @@
  * the VM's QEMU, which gets the descriptor from the first pager and keeps it as
  * long as it lives.  So neither a mount nor another VM can have the device,
  * whatever becomes of pagers and managers.
+ *
+ * To open a device of some drivers can wait, and the manager with it, while the
+ * device's errors are being handled (SCSI); device mapper, NVMe, RBD and virtio
+ * do not wait.
  */
 #include "qemu/osdep.h"
 #include <sys/stat.h>
 #include "qapi/error.h"
 #include "tier-device.h"
 
-/* It comes from QEMU, which may be hostile, and must not lead elsewhere. */
+/*
+ * It comes from QEMU, which may be hostile, and must not lead elsewhere.  One
+ * that has no room for more may have been cut, and be another VM's.
+ */
 static bool name_will_do(const char *name)
 {
     const char *p;
+
+    if (strlen(name) >= MM_NAME_LEN - 1) {
+        return false;
+    }
 
     for (p = name; *p; p++) {
         if (!g_ascii_isalnum(*p) && !strchr("+-_.", *p)) {
@@ -29,14 +40,13 @@ static bool name_will_do(const char *name)
 
 char *mm_device_path(const char *path, const char *vm_name, Error **errp)
 {
-    ERRP_GUARD();
     g_auto(GStrv) parts = g_strsplit(path, MM_DEVICE_NAME, -1);
 
     if (parts[0] && parts[1] && !name_will_do(vm_name)) {
-        error_setg(errp, "the name '%s' of a VM cannot be part of a device's "
-                   "path (%s)", vm_name, path);
-        error_append_hint(errp, "Use letters, digits, '+', '-', '_' and '.' in "
-                          "QEMU's -name.\n");
+        error_setg(errp, "the VM's name, '%s', is part of the path of its "
+                   "device, %s; start QEMU with -name and 1 to %d letters, "
+                   "digits, '+', '-', '_' and '.', not first", vm_name, path,
+                   MM_NAME_LEN - 2);
         return NULL;
     }
     return g_strjoinv(vm_name, parts);
@@ -44,7 +54,6 @@ char *mm_device_path(const char *path, const char *vm_name, Error **errp)
 
 bool mm_device_find(MmRecordTier *tier, const char *vm_name, Error **errp)
 {
-    ERRP_GUARD();
     g_autofree char *path = mm_device_path(tier->path, vm_name, errp);
     struct stat st;
 
@@ -52,17 +61,15 @@ bool mm_device_find(MmRecordTier *tier, const char *vm_name, Error **errp)
         return false;
     }
     if (stat(path, &st)) {
-        error_setg_errno(errp, errno, "tier '%s' has no device %s for this VM",
+        error_setg_errno(errp, errno, "tier '%s' has no device %s for this "
+                         "VM, make it first (lvcreate, for instance)",
                          tier->conf.name, path);
-        error_append_hint(errp, "Make it before the VM is started, for "
-                          "instance with lvcreate.\n");
         return false;
     }
     if (!S_ISBLK(st.st_mode)) {
-        error_setg(errp, "tier '%s': %s is no block device", tier->conf.name,
-                   path);
-        error_append_hint(errp, "For files in a directory there are tiers of "
-                          "type 'file'.\n");
+        error_setg(errp, "tier '%s': %s is no block device; for files in a "
+                   "directory there are tiers of type 'file'",
+                   tier->conf.name, path);
         return false;
     }
     tier->conf.device = st.st_rdev;
@@ -75,6 +82,17 @@ static bool is_that_device(int fd, const MmRecordTier *tier)
 
     return fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) &&
            st.st_rdev == tier->conf.device;
+}
+
+/*
+ * The same node, whatever the path leads to by now.  With this access mode it
+ * can be neither read nor written: QEMU keeps it.
+ */
+static int claim_device(int fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    return open(path, O_ACCMODE | O_EXCL | O_CLOEXEC);
 }
 
 unsigned mm_device_open(const MmRecordTier *tier, const char *vm_name,
@@ -97,11 +115,8 @@ unsigned mm_device_open(const MmRecordTier *tier, const char *vm_name,
         close(fds[0]);
         return 0;
     }
-    if (!claim) {
-        return 1;
-    }
-    fds[1] = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-    if (fds[1] < 0) {
+    fds[1] = claim_device(fds[0]);
+    if (fds[1] < 0 && claim) {
         error_setg_errno(errp, errno, "cannot have %s, the device of tier "
                          "'%s', for this VM alone%s", path, tier->conf.name,
                          errno == EBUSY ? ": it is mounted, or another VM "
@@ -109,5 +124,5 @@ unsigned mm_device_open(const MmRecordTier *tier, const char *vm_name,
         close(fds[0]);
         return 0;
     }
-    return 2;
+    return fds[1] < 0 ? 1 : 2;
 }

@@ -33,9 +33,9 @@ bool mm_device_find(MmRecordTier *tier, const char *vm_name, Error **errp);
 /**
  * mm_device_open: open a VM's device for its pager
  *
- * @claim: whether nobody has claimed it for the VM yet
- * @fds: one for transfers; if claimed, another one that keeps others away for
- *       as long as it is open anywhere
+ * @claim: fail if others have it, be it the VM itself
+ * @fds: one for transfers; if nobody has claimed it, another one that keeps
+ *       others away for as long as it is open anywhere
  *
  * Returns how many descriptors there are, 0 on failure.
  */

@@ -208,10 +208,14 @@ static strList *other_tiers(MmVM *vm, const char *name)
     for (i = 0; i < opts->nr_tiers; i++) {
         const MmTierConf *tier = &opts->tiers[i];
 
-        /* compressed memory would have to be the first */
+        /*
+         * compressed memory would have to be the first, and who knows whether
+         * the VM has a device
+         */
         if (strcmp(tier->name, name) && !tier->draining &&
             !mm_vm_tiers_find(vm, tier->name) &&
-            (!list || tier->kind != MM_TIER_KIND_COMPRESSED)) {
+            (tier->kind == MM_TIER_KIND_FILE ||
+             (!list && tier->kind == MM_TIER_KIND_COMPRESSED))) {
             QAPI_LIST_APPEND(tail, g_strdup(tier->name));
         }
     }

@@ -92,7 +92,7 @@ static MmVM *new_vm(MmManager *mgr, const MmRecord *rec, ManagedVMState state)
 }
 
 /* Names are shown on terminals and in logs. */
-static void copy_name(char *to, const char *from)
+void mm_vm_copy_name(char *to, const char *from)
 {
     int i;
 
@@ -115,7 +115,7 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
         .qemu_pid = peer->pid,
     };
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
-    copy_name(rec->name, peer->hello->name);
+    mm_vm_copy_name(rec->name, peer->hello->name);
     if (!mm_vm_tiers_init(rec, opts, errp)) {
         return false;
     }

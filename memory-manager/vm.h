@@ -102,6 +102,9 @@ typedef struct MmHelloPeer {
     const MmMsgHello *hello;
 } MmHelloPeer;
 
+/** mm_vm_copy_name: make @from, of a HELLO, a name of MM_NAME_LEN bytes. */
+void mm_vm_copy_name(char *to, const char *from);
+
 /** mm_vm_attach: make a VM for a QEMU and start its pager. */
 bool mm_vm_attach(MmManager *mgr, const MmHelloPeer *peer, Error **errp);
 

@@ -193,7 +193,7 @@ static const int allowed[] = {
     SCMP_SYS(fstatfs), SCMP_SYS(ftruncate), SCMP_SYS(futex),
     SCMP_SYS(getpid), SCMP_SYS(getrandom), SCMP_SYS(gettid),
     SCMP_SYS(io_uring_enter), SCMP_SYS(lseek), SCMP_SYS(madvise),
-    SCMP_SYS(memfd_create), SCMP_SYS(mremap), SCMP_SYS(munmap),
+    SCMP_SYS(memfd_create), SCMP_SYS(mlock), SCMP_SYS(mremap), SCMP_SYS(munmap),
     SCMP_SYS(newfstatat), SCMP_SYS(poll), SCMP_SYS(ppoll),
     SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(read),
     SCMP_SYS(readv), SCMP_SYS(recvmsg), SCMP_SYS(restart_syscall),

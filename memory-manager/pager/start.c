@@ -224,6 +224,19 @@ static int device_fd(MmStarting *s, unsigned i, int claim)
     return mm_reopen(s->vm, claim, O_RDWR | O_DIRECT);
 }
 
+/*
+ * A device that is gone must not hold up pages that lie elsewhere: transfers by
+ * the claim fail, like those of any disk that fails.
+ */
+static int without_device(MmStarting *s, unsigned i, int claim, int err)
+{
+    mm_vm_event(s->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
+                "the device of tier '%s' cannot be opened: %s; vCPUs wait for "
+                "what is in it, until it is back and another pager is started",
+                s->tier[i].name, strerror(err));
+    return fcntl(claim, F_DUPFD_CLOEXEC, 0);
+}
+
 static MmTier *open_device(MmStarting *s, unsigned i, Error **errp)
 {
     bool is_new = s->tier_fd[i] < 0;
@@ -231,9 +244,12 @@ static MmTier *open_device(MmStarting *s, unsigned i, Error **errp)
     int fd = claim < 0 ? -ENODEV : device_fd(s, i, claim);
     MmTier *tier;
 
+    if (fd < 0 && !is_new) {
+        fd = without_device(s, i, claim, -fd);
+    }
     if (fd < 0) {
         error_setg(errp, "the device of tier '%s' cannot be opened, or is in "
-                   "use; the manager's log says why", s->tier[i].name);
+                   "use", s->tier[i].name);
         return NULL;
     }
     tier = mm_tier_file_open(fd, &s->tier[i], &s->vm->id, is_new, errp);
@@ -241,7 +257,14 @@ static MmTier *open_device(MmStarting *s, unsigned i, Error **errp)
         close(fd);
         return NULL;
     }
-    tier->hold_fd = fcntl(claim, F_DUPFD_CLOEXEC, 0);
+    /* if there is a new claim, QEMU has lost the old one */
+    tier->hold_fd = fcntl(s->tier_claim[i] >= 0 ? s->tier_claim[i] : claim,
+                          F_DUPFD_CLOEXEC, 0);
+    if (tier->hold_fd < 0) {
+        error_setg_errno(errp, errno, "cannot keep the device of tier '%s'",
+                         s->tier[i].name);
+        return NULL;
+    }
     return tier;
 }
 

@@ -6,6 +6,7 @@
  * The region table with its references, and what the threads tell each other.
  */
 #include "qemu/osdep.h"
+#include <sys/mman.h>
 #include "qemu/bitops.h"
 #include "qapi/error.h"
 #include "region.h"
@@ -98,6 +99,8 @@ bool mm_vm_set_key(MmVM *vm, const uint8_t *key, Error **errp)
     mm_cipher_free(cipher);
     assert(!vm->key);
     vm->key = g_memdup2(key, MM_KEY_LEN);
+    /* the host's swap is a disk, too; without the right to, it has to do */
+    mlock(vm->key, MM_KEY_LEN);
     for (i = 0; i < vm->nr_tiers; i++) {
         qatomic_store_release(&vm->tiers[i]->key, vm->key);
     }

@@ -339,6 +339,8 @@ static void test_device_paths(void)
         { "/dev/vg0/%n", "" }, { "/dev/vg0/%n", "." }, { "/dev/vg0/%n", ".." },
         { "/dev/vg0/%n", "../sda" }, { "/dev/vg0/%n", "a/b" },
         { "/dev/vg0/%n", ".hidden" }, { "/dev/vg0/%n", "a b" },
+        { "/dev/vg0/%n", "a63-byte-name-may-have-been-cut-and-be-another-VM's-0"
+                         "1234567890" },
         { "/dev/vg0/%n", "a%n" }, { "/dev/vg0/%n", "\xc3\xa4" },
     };
     int i;

@@ -33,6 +33,14 @@
 
 #define GROW_STEP (64 * MiB)
 #define GROW_STEP_MIN (1 * MiB)
+/*
+ * Slots of a device that a page map may name however small the device is now;
+ * what a hostile QEMU hands back must not take any amount of memory.
+ */
+#define CLAIM_MAX (1ULL << 28)
+/* How long a device may take to be free of the VM that had it before. */
+#define LOCK_WAIT_MS 2000
+#define LOCK_LOOK_MS 5
 
 typedef struct MmTierFile {
     MmTier base;
@@ -166,7 +174,7 @@ static bool file_reserve(MmTier *tier, uint64_t bytes, Error **errp)
         g_autofree char *wanted = size_to_str(bytes);
         g_autofree char *most = size_to_str(max_size);
 
-        if (ret == -EFBIG && file->is_device) {
+        if (ret == -EFBIG && max_size < file->max_size) {
             error_setg(errp, "tier '%s' has %s for this VM, but %s may be "
                        "swapped out; raise the resident limit, enlarge the "
                        "device, or let the manager overcommit the tier "
@@ -236,9 +244,35 @@ static void file_free(MmTier *tier, uint64_t place, unsigned nr)
     mm_slots_free(&to_file(tier)->slots, place, nr);
 }
 
+/*
+ * What a former pager has stored may lie behind what the tier may have now, or
+ * behind the end of a device that is not back yet: it is in use all the same.
+ */
+static void extend_to(MmTierFile *file, uint64_t place)
+{
+    const uint64_t step = GROW_STEP / MM_PAGE_SIZE;
+    uint64_t used, total, most;
+
+    g_mutex_lock(&file->grow_lock);
+    most = max_size_locked(file) / MM_PAGE_SIZE;
+    mm_slots_count(&file->slots, &used, &total);
+    if (place >= total && place < MAX(most, CLAIM_MAX)) {
+        uint64_t wanted = ROUND_UP(place + 1, step);
+
+        mm_slots_grow(&file->slots, place < most
+                      ? MIN(MAX(wanted, 2 * total), most) : wanted);
+    }
+    g_mutex_unlock(&file->grow_lock);
+}
+
 static bool file_claim(MmTier *tier, uint64_t place)
 {
-    return mm_slots_claim(&to_file(tier)->slots, place);
+    MmTierFile *file = to_file(tier);
+
+    if (file->is_device) {
+        extend_to(file, place);
+    }
+    return mm_slots_claim(&file->slots, place);
 }
 
 /*
@@ -259,18 +293,26 @@ static bool file_settled(MmTier *tier)
 
 /*
  * A new file is nobody else's: what fails is the file system.  A device may
- * still get what the pager of a VM that has ended was writing.
+ * still get what the pager of a VM that has ended was writing; the kernel needs
+ * some milliseconds to take a process's transfers apart.
  */
-static bool can_lock(int fd, Error **errp)
+static bool can_lock(int fd, const char *name, Error **errp)
 {
-    int ret = lock_file(fd, F_WRLCK) ?: lock_file(fd, F_UNLCK);
+    int ret = lock_file(fd, F_WRLCK);
+    int waited_ms;
 
+    for (waited_ms = 0; ret == -EAGAIN && waited_ms < LOCK_WAIT_MS;
+         waited_ms += LOCK_LOOK_MS) {
+        g_usleep(LOCK_LOOK_MS * 1000);
+        ret = lock_file(fd, F_WRLCK);
+    }
+    ret = ret ?: lock_file(fd, F_UNLCK);
     if (ret == -EAGAIN) {
-        error_setg(errp, "the tier's device has not ended the writes of a VM "
-                   "that had it before; try again later");
+        error_setg(errp, "the device of tier '%s' has not ended the writes of "
+                   "a VM that had it before; try again when it answers", name);
     } else if (ret < 0) {
-        error_setg_errno(errp, -ret, "the tier's file cannot be locked; use "
-                         "a folder on a file system that has locks");
+        error_setg_errno(errp, -ret, "what tier '%s' has for this VM cannot "
+                         "be locked; use a file system that has locks", name);
     }
     return ret == 0;
 }
@@ -354,9 +396,7 @@ static bool adopt_size(MmTierFile *file, Error **errp)
     struct stat st;
 
     if (file->is_device) {
-        /* no place lies behind that, or resize() would not have been right */
-        mm_slots_grow(&file->slots, max_size_locked(file) / MM_PAGE_SIZE);
-        return true;
+        return true;    /* there is as much as is claimed, see extend_to() */
     }
     if (fstat(file->base.fd, &st) < 0) {
         error_setg_errno(errp, errno, "cannot look at the tier's file");
@@ -388,7 +428,8 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
     mm_throttle_set(&file->base.throttle, &start->io);
 
     file->base.proven = is_new;
-    if (is_new ? !can_lock(fd, errp) || !write_identity(fd, id, errp)
+    if (is_new ? !can_lock(fd, start->name, errp) ||
+                 !write_identity(fd, id, errp)
                : !adopt_size(file, errp)) {
         mm_throttle_destroy(&file->base.throttle);
         mm_slots_destroy(&file->slots);
