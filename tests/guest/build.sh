@@ -30,8 +30,9 @@ privilege is needed, and nothing outside of OUTPUT is changed.
 EOF
 }
 
-# Drivers of the devices that tests attach; those they depend on are added.
-modules="virtio_pci virtio_blk virtio_balloon virtio_mem virtio_net"
+# Drivers of the devices that tests attach, and of the file system on the disk of
+# the benchmark's applications; those they depend on are added.
+modules="virtio_pci virtio_blk virtio_balloon virtio_mem virtio_net ext4"
 here=$(cd "$(dirname "$0")" && pwd)
 output=$here/../../build/guest
 kernel='' module_dir='' busybox=''

@@ -47,13 +47,15 @@ def _raw(program):
 
 
 def _fault_us(bench):
-    with sides.managed(sides.Setup(bench.accel, "disk", **FAULT)) as guest:
+    with sides.open_side(
+            "managed", sides.Setup(bench.accel, "disk", **FAULT)) as guest:
         guest.prepare()
         return guest.access("uniform", SECONDS).latency_us["p75"]
 
 
 def _evict_rate(bench):
-    with sides.managed(sides.Setup(bench.accel, "disk", **EVICT)) as guest:
+    with sides.open_side(
+            "managed", sides.Setup(bench.accel, "disk", **EVICT)) as guest:
         guest.prepare()
         # As raw-limits does: blocks that were written before are faster.
         guest.shrink(EVICT_BYTES)

@@ -66,6 +66,7 @@ def run_patterns(guest, run):
         for variant in guest.variants():
             with guest.use_variant(variant):
                 sample = guest.access(pattern, PATTERN_SECONDS)
+            guest.check_limited()
             run.better(pattern, sample.rate, True, sample.timeline)
             for key in ("p50", "p99", "p999"):
                 run.better(f"{pattern}.{key}", sample.latency_us[key], False)
@@ -119,30 +120,30 @@ def boot_once(side, setup, parts):
     return run
 
 
-def boot_undisturbed(bench, side, setup, parts):
-    """The least disturbed of some runs."""
+def undisturbed(bench, name, side, once):
+    """The least disturbed of some runs; once() is one of @side."""
     best = None
     for left in reversed(range(UNDISTURBED_TRIES)):
-        run = boot_again(bench, side, setup, parts)
+        run = _again(bench, name, side, once)
         if best is None or run.stolen < best.stolen:
             best = run
         if run.stolen <= steal.MOST:
             break
-        bench.say(f"{setup.medium}: {side}: others took {run.stolen:.1%} of "
-                  "the processors" + (", so once more" if left else ""))
+        bench.say(f"{name}: others took {run.stolen:.1%} of the processors"
+                  + (", so once more" if left else ""))
     return best
 
 
-def boot_again(bench, side, setup, parts):
-    """One boot; a baseline whose guest the kernel kills is tried again."""
+def _again(bench, name, side, once):
+    """One run; a baseline that the kernel kills, or spares, is tried again."""
     for _ in range(BASELINE_TRIES - 1):
         try:
-            return boot_once(side, setup, parts)
-        except GuestError as err:
+            return once()
+        except (GuestError, sides.NotLimitedError) as err:
             if side not in sides.BASELINES:
                 raise
-            bench.say(f"{setup.medium}: {side}: once more, since {err}")
-    return boot_once(side, setup, parts)
+            bench.say(f"{name}: once more, since {err}")
+    return once()
 
 
 def all_runs(bench, setup, parts):
@@ -151,7 +152,9 @@ def all_runs(bench, setup, parts):
     for number in range(bench.runs):
         order = sides.ALL if number % 2 else sides.ALL[::-1]
         for side in order:
-            run = boot_undisturbed(bench, side, setup, parts)
+            run = undisturbed(
+                bench, f"{setup.medium}: {side}", side,
+                lambda side=side: boot_once(side, setup, parts))
             runs[side].append(run)
             shown = ", ".join(f"{name} {value:.5g}" for name, value
                               in run.values.items() if "." not in name)

@@ -38,6 +38,9 @@ MIXED_POOL_MIB = 48
 MIXED_RATIO = 2.4
 # Of a cgroup that is made to give up as much as possible.
 SLACK_BYTES = 16 << 20
+# A guest that has more than this share of its limit was not short of memory. The
+# kernel swaps out some of what QEMU needs for itself, too, for the guest's sake.
+TOLERANCE = 1.1
 BACKENDS = {
     "memfd": "memory-backend-memfd,id=ram0,size={memory},share=on",
     "private": "memory-backend-ram,id=ram0,size={memory}",
@@ -50,17 +53,22 @@ TIERS = {
 _numbers = itertools.count()
 
 
+class NotLimitedError(Exception):
+    """A guest has had more memory than it was to have: a worthless run."""
+
+
 class Setup:
     """What is the same on all sides.
 
     memory, limit, field   of the guest, and what it works on, in MiB
     noise                  percent of each page that does not compress
     tier_options           further options of all tiers
+    extra                  more words for QEMU's command line
     """
 
     # pylint: disable=too-many-arguments
     def __init__(self, accel, medium, memory=1024, limit=512, field=700,
-                 noise=33, cpus=2, tier_options=""):
+                 noise=33, cpus=2, tier_options="", extra=()):
         self.accel = accel
         self.medium = medium
         self.memory = memory
@@ -69,11 +77,12 @@ class Setup:
         self.noise = noise
         self.cpus = cpus
         self.tier_options = tier_options
+        self.extra = extra
 
     def vm_options(self):
         """For GuestVM."""
         return {"memory": f"{self.memory}M", "accel": self.accel,
-                "cpus": self.cpus, "disk": None}
+                "cpus": self.cpus, "disk": None, "extra": self.extra}
 
 
 class Sample:
@@ -105,6 +114,10 @@ class Guest:
     def prepare(self):
         """Write all that it will work on."""
         self.command(f"prepare {self.setup.field} {self.setup.noise}")
+        self.settle()
+
+    def settle(self):
+        """Its memory has its content now: make the limit exact."""
 
     def command(self, line):
         """Have it do something."""
@@ -113,6 +126,18 @@ class Guest:
     def access(self, pattern, seconds, part=100):
         """Work by a pattern."""
         return Sample(self.command(f"access {pattern} {seconds} {part}"))
+
+    def check_limited(self):
+        """It has no more memory than it is to have."""
+        resident = self.guest_bytes() / MIB
+        if resident > TOLERANCE * self.setup.limit:
+            raise NotLimitedError(f"{resident:.0f} MiB of the guest are "
+                                  "resident, its limit is "
+                                  f"{self.setup.limit} MiB")
+
+    def guest_bytes(self):
+        """Guest memory that is resident."""
+        raise NotImplementedError
 
     def shrink(self, size):
         """Take size bytes from it."""
@@ -163,8 +188,7 @@ class SwappedGuest(Guest):
         super().wait_ready()
         self.limit()
 
-    def prepare(self):
-        super().prepare()
+    def settle(self):
         self.limit()
 
     def limit(self):
@@ -207,22 +231,27 @@ def private_bytes(vm):
     return 0
 
 
+def _manager(setup, box):
+    """A manager with the tiers of the medium."""
+    first, *others = [",".join(filter(None, [tier.format(disk=box.disk),
+                                             setup.tier_options]))
+                      for tier in TIERS[setup.medium]]
+    options = [word for tier in others for word in ("--tier", tier)]
+    manager = Manager(box, *options, tier=first)
+    manager.start()
+    return manager
+
+
 @contextlib.contextmanager
-def managed(setup):
-    """A guest on managed memory."""
-    with Sandbox(f"bench-managed-{next(_numbers)}") as box:
-        first, *others = [",".join(filter(None, [tier.format(disk=box.disk),
-                                                 setup.tier_options]))
-                          for tier in TIERS[setup.medium]]
-        options = [word for tier in others for word in ("--tier", tier)]
-        manager = Manager(box, *options, tier=first)
-        manager.start()
-        vm = GuestVM(box, manager=manager, limit=f"{setup.limit}M",
-                     **setup.vm_options())
-        vm.launch()
-        guest = ManagedGuest(vm, setup, manager)
+def _managed_guest(setup, box, manager):
+    vm = GuestVM(box, manager=manager, limit=f"{setup.limit}M",
+                 **setup.vm_options())
+    vm.launch()
+    guest = ManagedGuest(vm, setup, manager)
+    try:
         guest.wait_ready()
         yield guest
+    finally:
         vm.kill()
 
 
@@ -250,12 +279,9 @@ def _cgroup(name):
 
 
 @contextlib.contextmanager
-def swapped(kind, setup):
-    """A guest on the kernel's swap; kind: of BACKENDS."""
+def _swapped_guest(kind, setup, box):
     backend = BACKENDS[kind].format(memory=f"{setup.memory}M")
-    number = next(_numbers)
-    with Sandbox(f"bench-{kind}-{number}") as box, _swap(setup, box), \
-            _cgroup(f"mm-bench-{kind}-{number}") as cgroup:
+    with _cgroup(f"mm-bench-{kind}-{next(_numbers)}") as cgroup:
         vm = GuestVM(box, backend=backend, prefix=cgroup.prefix(),
                      **setup.vm_options())
         vm.launch()
@@ -267,9 +293,16 @@ def swapped(kind, setup):
             vm.kill()
 
 
+@contextlib.contextmanager
 def open_side(name, setup):
     """A context with a guest: "managed", "memfd" or "private"."""
-    return managed(setup) if name == "managed" else swapped(name, setup)
+    with Sandbox(f"bench-{name}-{next(_numbers)}") as box:
+        if name == "managed":
+            with _managed_guest(setup, box, _manager(setup, box)) as guest:
+                yield guest
+        else:
+            with _swap(setup, box), _swapped_guest(name, setup, box) as guest:
+                yield guest
 
 
 BASELINES = ("memfd", "private")
