@@ -18,6 +18,7 @@
  * A manager without root rights gives its pagers a user namespace for this.
  */
 #include "qemu/osdep.h"
+#include <link.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -41,6 +42,8 @@
 #define OPEN_TREE_CLOEXEC O_CLOEXEC
 #endif
 
+#define LIBRARY_CACHE "/etc/ld.so.cache"
+
 void mm_isolation_harden(void)
 {
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -50,14 +53,49 @@ void mm_isolation_harden(void)
     umask(077);
 }
 
+static void map_for_good(const char *path, off_t offset, size_t size)
+{
+    off_t first = QEMU_ALIGN_DOWN(offset, qemu_real_host_page_size());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    /* what cannot be had is not locked, and that is all */
+    if (fd >= 0) {
+        mmap(NULL, size + (offset - first), PROT_READ, MAP_SHARED, fd, first);
+        close(fd);
+    }
+}
+
+/* What a program writes to is a copy of its own: the file's page is another. */
+static int map_data(struct dl_phdr_info *info, size_t size, void *opaque)
+{
+    const char *path = info->dlpi_name[0] ? info->dlpi_name : "/proc/self/exe";
+    int i;
+
+    for (i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+        if (p->p_type == PT_LOAD && (p->p_flags & PF_W) && p->p_filesz) {
+            map_for_good(path, p->p_offset, p->p_filesz);
+        }
+    }
+    return 0;
+}
+
 /*
  * The program may lie on the disk that does not answer, and so would wait what
- * a successor runs first.  As long as a pager has it locked, both have it.
+ * a successor runs first.  As long as a pager has it locked, both have it, with
+ * its libraries and the list by which these are found.
  * Without the right to lock, our buffers need what one may lock all the same.
  */
 void mm_isolation_lock_program(void)
 {
+    struct stat st;
+
     if (geteuid() == 0) {
+        dl_iterate_phdr(map_data, NULL);
+        if (stat(LIBRARY_CACHE, &st) == 0) {
+            map_for_good(LIBRARY_CACHE, 0, st.st_size);
+        }
         mlockall(MCL_CURRENT);
     }
 }

@@ -20,7 +20,6 @@
 #include "reclaim/reclaim.h"
 #include "start.h"
 #include "test-hooks.h"
-#include "tier/cipher.h"
 
 /* One for each thread that runs all the time, and one for those for I/O. */
 #define MAX_ARENAS 4
@@ -94,7 +93,6 @@ int main(int argc, char **argv)
     mm_test_init(argc, argv);
     control = parse_options(argc, argv);
     mm_isolation_harden();
-    mm_cipher_init(&error_fatal);
     mm_isolation_lock_program();
 
     vm = mm_start(control, &error_fatal);

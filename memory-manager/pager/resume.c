@@ -229,6 +229,10 @@ static bool resume_key(MmStarting *s, Error **errp)
     MmMsgKey *msg = (void *)s->msg.payload;
     bool ok;
 
+    /* only now: it looks for files, maybe on the disk that does not answer */
+    if (!mm_cipher_init(errp)) {
+        return false;
+    }
     if (!receive(s, s->vm->connection, MM_MSG_KEY, errp)) {
         return false;
     }

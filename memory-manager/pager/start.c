@@ -99,6 +99,9 @@ static bool fresh_vm(MmStarting *s, Error **errp)
 {
     MmVM *vm = s->vm;
 
+    if (!mm_cipher_init(errp)) {
+        return false;
+    }
     vm->uffd = -1;
     vm->state_fd = mm_seal_memfd("managed-state", MM_STATE_SIZE);
     vm->ring_fd = mm_seal_memfd("managed-ring", MM_RING_SIZE);

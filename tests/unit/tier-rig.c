@@ -142,6 +142,7 @@ static TierRig *rig_on(TierRig *rig, RigQueue kind, uint64_t size,
                                        is_new, &error_abort);
     }
     rig_keep(rig->inner);
+    mm_cipher_init(&error_abort);
     rig->inner->key = kind == RIG_ENCRYPTED ? rig_key : NULL;
     rig->tier = kind == RIG_INJECT ? rig_keep(tier_inject_new(rig->inner))
                                    : rig->inner;
