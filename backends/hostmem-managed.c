@@ -22,6 +22,7 @@ struct HostMemoryBackendManaged {
     HostMemoryBackend parent_obj;
 
     ManagedConfig config;
+    bool hugetlb;
 };
 
 static int warn_if_unused(Object *obj, void *opaque)
@@ -57,14 +58,16 @@ static void look_when_machine_is_ready(void)
 static void managed_backend_memory_alloc(HostMemoryBackend *backend,
                                          Error **errp)
 {
-    ManagedConfig *config = &MEMORY_BACKEND_MANAGED(backend)->config;
+    HostMemoryBackendManaged *m = MEMORY_BACKEND_MANAGED(backend);
 
     if (!backend->share) {
         error_setg(errp, "%s is always shared, with the memory manager's "
                    "pager; leave out share=off", TYPE_MEMORY_BACKEND_MANAGED);
         return;
     }
-    if (managed_memory_alloc(backend, config, errp)) {
+    if (managed_memory_alloc(backend, &m->config,
+                             m->hugetlb ? MANAGED_HUGE_PAGE_SIZE
+                                        : qemu_real_host_page_size(), errp)) {
         look_when_machine_is_ready();
     }
 }
@@ -77,6 +80,21 @@ static ManagedConfig *managed_backend_config(Object *obj)
 static bool managed_backend_in_use(Object *obj)
 {
     return host_memory_backend_mr_inited(MEMORY_BACKEND(obj));
+}
+
+static bool managed_backend_get_hugetlb(Object *obj, Error **errp)
+{
+    return MEMORY_BACKEND_MANAGED(obj)->hugetlb;
+}
+
+static void managed_backend_set_hugetlb(Object *obj, bool value, Error **errp)
+{
+    if (managed_backend_in_use(obj)) {
+        error_setg(errp, "property 'hugetlb' of %s cannot be changed later",
+                   object_get_typename(obj));
+        return;
+    }
+    MEMORY_BACKEND_MANAGED(obj)->hugetlb = value;
 }
 
 static void managed_backend_instance_init(Object *obj)
@@ -99,6 +117,11 @@ static void managed_backend_class_init(ObjectClass *oc, void *data)
 
     MEMORY_BACKEND_CLASS(oc)->alloc = managed_backend_memory_alloc;
     managed_config_add_properties(oc, &config_class);
+    object_class_property_add_bool(oc, "hugetlb", managed_backend_get_hugetlb,
+                                   managed_backend_set_hugetlb);
+    object_class_property_set_description(oc, "hugetlb",
+        "Use huge pages of the host, 2 MiB each, which come and go as a whole "
+        "(default: off)");
 }
 
 static const TypeInfo managed_backend_info = {

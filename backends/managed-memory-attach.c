@@ -121,7 +121,7 @@ static int send_region(int sock, const ManagedRegion *region)
 {
     MmMsgRegion msg = {
         .id = region->id,
-        .page_size = qemu_real_host_page_size(),
+        .page_size = region->page_size,
         .size = region->size,
         .limit = region->limit,
         .hva = (uintptr_t)region->hva,

@@ -39,7 +39,8 @@ typedef struct ManagedRegion {
     /* fixed after creation */
     uint32_t id;
     char idstr[MM_IDSTR_LEN];
-    uint64_t size;              /* bytes */
+    uint64_t size;              /* bytes, a multiple of page_size */
+    uint32_t page_size;         /* bytes: of what comes and goes at once */
     uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
     uint8_t *hva;
     int fds[MM_REGION_FD__MAX]; /* kept for the next pager */
@@ -49,6 +50,7 @@ typedef struct ManagedRegion {
 
     /* under the BQL */
     bool asked;                 /* a pager may have been made to know it */
+    unsigned long *ballooned;   /* managed-memory-balloon.c; NULL: none is */
 
     /* atomic */
     int refcount;
@@ -69,6 +71,7 @@ typedef struct ManagedConfig {
  * @backend: its size is set, its memory region is not initialised yet
  * @config: path and key-secret are the same for all backends of a VM; the limit
  *          is what this one adds to the VM's
+ * @page_size: the host's, or MANAGED_HUGE_PAGE_SIZE
  * @errp: set on failure; no region is left behind then, but the VM may be
  *        attached, for another try
  *
@@ -77,7 +80,11 @@ typedef struct ManagedConfig {
  * pager.  Called under the BQL; waits for the manager, for a bounded time.
  */
 bool managed_memory_alloc(HostMemoryBackend *backend,
-                          const ManagedConfig *config, Error **errp);
+                          const ManagedConfig *config, uint32_t page_size,
+                          Error **errp);
+
+/* Of a hugetlb memfd; the only size of huge pages that is managed. */
+#define MANAGED_HUGE_PAGE_SIZE (2 * 1024 * 1024)
 
 /**
  * managed_region_find: the region that contains an address

@@ -60,7 +60,7 @@ static unsigned count_regions(uint64_t *given)
 }
 
 bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
-                                Error **errp)
+                                uint64_t hugetlbsize, Error **errp)
 {
     ManagedMemory *m = managed_memory;
     ManagedConfig config;
@@ -69,9 +69,10 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
     if (!m || !backend->share) {
         return false;
     }
-    if (hugetlb) {
-        error_setg(errp, "huge pages (hugetlb=on) cannot be managed memory; "
-                   "leave out hugetlb=on or -object %s", TYPE_MANAGED_MEMORY);
+    if (hugetlb && hugetlbsize && hugetlbsize != MANAGED_HUGE_PAGE_SIZE) {
+        error_setg(errp, "huge pages of %" PRIu64 " bytes cannot be managed "
+                   "memory; use hugetlbsize=2M, or leave out -object %s",
+                   hugetlbsize, TYPE_MANAGED_MEMORY);
         return true;
     }
     config = m->config;
@@ -79,7 +80,9 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
         count_regions(&given);
         config.limit -= MIN(config.limit, given);
     }
-    managed_memory_alloc(backend, &config, errp);
+    managed_memory_alloc(backend, &config,
+                         hugetlb ? MANAGED_HUGE_PAGE_SIZE
+                                 : qemu_real_host_page_size(), errp);
     return true;
 }
 

@@ -109,6 +109,7 @@ static void managed_region_free(ManagedRegion *region)
             close(region->fds[i]);
         }
     }
+    g_free(region->ballooned);
     g_free(region->owner);
     g_free(region);
 }
@@ -353,11 +354,20 @@ static bool map_counters(ManagedRegion *region, Error **errp)
     return true;
 }
 
+static bool check_size(uint64_t size, uint32_t page_size, Error **errp)
+{
+    if (page_size == MANAGED_HUGE_PAGE_SIZE && size % page_size) {
+        error_setg(errp, "memory of huge pages must be a multiple of 2 MiB, "
+                   "not %" PRIu64 " bytes", size);
+        return false;
+    }
+    return true;
+}
+
 static ManagedRegion *region_new(HostMemoryBackend *backend, uint64_t limit,
-                                 Error **errp)
+                                 uint32_t page_size, Error **errp)
 {
     g_autofree char *name = host_memory_backend_get_name(backend);
-    size_t page = qemu_real_host_page_size();
     int i, id = table_free_id();
     ManagedRegion *region;
 
@@ -371,10 +381,14 @@ static ManagedRegion *region_new(HostMemoryBackend *backend, uint64_t limit,
                    "longer than %d characters", MM_IDSTR_LEN - 1);
         return NULL;
     }
+    if (!check_size(backend->size, page_size, errp)) {
+        return NULL;
+    }
     region = g_new0(ManagedRegion, 1);
     region->refcount = 1;
     region->id = id;
-    region->size = ROUND_UP(backend->size, page);
+    region->page_size = page_size;
+    region->size = ROUND_UP(backend->size, page_size);
     region->limit = limit == MM_LIMIT_NONE ? limit : MIN(limit, region->size);
     region->owner = object_get_canonical_path(OBJECT(backend));
     pstrcpy(region->idstr, sizeof(region->idstr), name);
@@ -399,7 +413,7 @@ static bool region_request(ManagedRegion *region, uint64_t epoch, Error **errp)
 {
     MmMsgRegion add = {
         .id = region->id,
-        .page_size = qemu_real_host_page_size(),
+        .page_size = region->page_size,
         .size = region->size,
         .limit = region->limit,
     };
@@ -428,7 +442,10 @@ static bool region_map(ManagedRegion *region, HostMemoryBackend *backend,
                        Error **errp)
 {
     ERRP_GUARD();
-    uint32_t flags = RAM_SHARED | (backend->reserve ? 0 : RAM_NORESERVE);
+    bool huge = region->page_size == MANAGED_HUGE_PAGE_SIZE;
+    /* what is swapped out needs no huge page: none is set aside for it */
+    bool reserve = backend->reserve && !huge;
+    uint32_t flags = RAM_SHARED | (reserve ? 0 : RAM_NORESERVE);
     int fd = qemu_dup(region->fds[MM_REGION_FD_RAM]);
 
     if (fd < 0) {
@@ -450,6 +467,12 @@ static bool region_map(ManagedRegion *region, HostMemoryBackend *backend,
     if (madvise(region->hva, region->size, MADV_NOHUGEPAGE) &&
         errno != EINVAL) {
         error_setg_errno(errp, errno, "cannot do without huge pages");
+        return false;
+    }
+    if (huge && madvise(region->hva, region->page_size, MADV_DONTNEED)) {
+        error_setg_errno(errp, errno, "this kernel cannot unmap huge pages of "
+                         "hugetlb; use Linux 5.18 or later, or leave out "
+                         "hugetlb=on");
         return false;
     }
     return managed_uffd_register(managed_conn_uffd(), region->hva,
@@ -506,10 +529,10 @@ static void region_undo(ManagedRegion *region)
 }
 
 static bool region_set_up(HostMemoryBackend *backend, uint64_t limit,
-                          Error **errp)
+                          uint32_t page_size, Error **errp)
 {
     uint64_t epoch = managed_conn_epoch();
-    ManagedRegion *region = region_new(backend, limit, errp);
+    ManagedRegion *region = region_new(backend, limit, page_size, errp);
     bool ok;
 
     if (!region) {
@@ -526,7 +549,8 @@ static bool region_set_up(HostMemoryBackend *backend, uint64_t limit,
 }
 
 bool managed_memory_alloc(HostMemoryBackend *backend,
-                          const ManagedConfig *config, Error **errp)
+                          const ManagedConfig *config, uint32_t page_size,
+                          Error **errp)
 {
     static bool initialised;
     bool first = !managed_memory_used();
@@ -544,7 +568,7 @@ bool managed_memory_alloc(HostMemoryBackend *backend,
         initialised = true;
     }
     if (!managed_conn_open(config, errp) ||
-        !region_set_up(backend, config->limit, errp)) {
+        !region_set_up(backend, config->limit, page_size, errp)) {
         if (first) {
             managed_refuse_none();
         }

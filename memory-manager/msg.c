@@ -12,6 +12,7 @@
 #include "qemu/osdep.h"
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <linux/memfd.h>
 #include <poll.h>
 #include "qemu/cutils.h"
 #include "managed-memory/msg.h"
@@ -299,9 +300,9 @@ void mm_msg_clear(MmMsg *msg)
     msg->nr_fds = 0;
 }
 
-int mm_seal_memfd(const char *name, uint64_t size)
+static int seal_memfd(const char *name, uint64_t size, unsigned flags)
 {
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
 
     if (fd < 0) {
         return -errno;
@@ -314,4 +315,14 @@ int mm_seal_memfd(const char *name, uint64_t size)
         return ret;
     }
     return fd;
+}
+
+int mm_seal_memfd(const char *name, uint64_t size)
+{
+    return seal_memfd(name, size, 0);
+}
+
+int mm_seal_huge_memfd(const char *name, uint64_t size)
+{
+    return seal_memfd(name, size, MFD_HUGETLB | MFD_HUGE_2MB);
 }

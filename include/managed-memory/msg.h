@@ -108,4 +108,7 @@ const char *mm_msg_type_name(uint32_t type);
  */
 int mm_seal_memfd(const char *name, uint64_t size);
 
+/** mm_seal_huge_memfd: the same, of huge pages of 2 MiB; none is taken yet. */
+int mm_seal_huge_memfd(const char *name, uint64_t size);
+
 #endif

@@ -30,13 +30,14 @@ static inline bool managed_memory_used(void)
  * managed_memory_alloc_memfd: hook of memory-backend-memfd
  *
  * @hugetlb: the backend asks for huge pages
+ * @hugetlbsize: of this size in bytes, 0: of whatever size
  *
  * Returns false if the backend is to allocate its memory as ever, that is
  * unless there is an object of type managed-memory and the backend is shared.
  * Returns true if it has been served, or @errp has been set.  Under the BQL.
  */
 bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
-                                Error **errp);
+                                uint64_t hugetlbsize, Error **errp);
 
 /**
  * managed_memory_discard: hook of ram_block_discard_range()
@@ -88,6 +89,36 @@ void managed_memory_discard_begin(void);
 
 /** managed_memory_discard_end: wait for this thread's batch */
 void managed_memory_discard_end(void);
+
+/**
+ * managed_memory_balloon: hook of balloon_inflate_page(), _deflate_page()
+ *
+ * @host: page of 4 KiB, aligned, in guest RAM
+ * @inflate: whether it goes into the balloon, or out of it
+ *
+ * Returns true if it is part of a huge page of managed memory, which is
+ * discarded as soon as all of it is in the balloon.  Under the BQL.
+ */
+bool managed_memory_balloon_slow(void *host, bool inflate);
+
+static inline bool managed_memory_balloon(void *host, bool inflate)
+{
+    return managed_memory_used() && managed_memory_balloon_slow(host, inflate);
+}
+
+/**
+ * managed_memory_balloon_reset: hook of virtio_balloon_device_reset()
+ *
+ * Nothing is in the balloon any more.  Under the BQL.
+ */
+void managed_memory_balloon_reset_slow(void);
+
+static inline void managed_memory_balloon_reset(void)
+{
+    if (managed_memory_used()) {
+        managed_memory_balloon_reset_slow();
+    }
+}
 
 /**
  * managed_memory_dma_map: hook of address_space_map()

@@ -249,7 +249,7 @@ static const int allowed[] = {
 };
 
 static const unsigned long allowed_ioctls[] = {
-    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_WAKE,
+    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER, UFFDIO_WAKE,
 };
 
 static int allow_openat(scmp_filter_ctx ctx, int dir_fd)

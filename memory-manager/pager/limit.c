@@ -25,16 +25,21 @@
 #define FIRST_STEP_NS 1000000000ULL
 #define MAX_DOUBLINGS 16
 
-static uint64_t share(uint64_t pages, unsigned divisor)
+static uint64_t share(const MmLimit *l, uint64_t pages, unsigned divisor)
 {
     uint64_t part = MAX(pages / divisor, SHARE_MIN_PAGES);
 
-    return MIN(MIN(part, SHARE_MAX_PAGES), pages / 4);
+    return MIN(MAX(MIN(part, SHARE_MAX_PAGES), l->unit), pages / 4);
+}
+
+static uint64_t unit(const MmLimit *l)
+{
+    return MAX(qatomic_read(&l->unit), 1);
 }
 
 void mm_limit_set(MmLimit *l, uint64_t pages)
 {
-    uint64_t slack = share(pages, SLACK_DIVISOR);
+    uint64_t slack = share(l, pages, SLACK_DIVISOR);
 
     if (pages == UINT64_MAX) {
         qatomic_set(&l->high, UINT64_MAX);
@@ -43,21 +48,31 @@ void mm_limit_set(MmLimit *l, uint64_t pages)
     } else {
         qatomic_set(&l->high, pages - slack);
         qatomic_set(&l->low, pages - 2 * slack);
-        qatomic_set(&l->reserve, share(pages, RESERVE_DIVISOR));
+        qatomic_set(&l->reserve, share(l, pages, RESERVE_DIVISOR));
     }
     qatomic_set(&l->limit, pages);
+}
+
+/* ... so many pages more, of which it has given some? */
+static bool reserve_has(const MmLimit *l, uint64_t given, uint64_t more)
+{
+    uint64_t reserve = qatomic_read(&l->reserve);
+
+    return more <= reserve && given <= reserve - more;
 }
 
 uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want)
 {
     uint64_t limit = qatomic_read(&l->limit);
+    uint64_t room = limit - MIN(resident, limit);
+    uint64_t over = resident - MIN(resident, limit);
 
-    if (resident < limit) {
-        return MIN(want, limit - resident);
+    if (room >= unit(l)) {
+        return MIN(want, room);
     }
     if ((qatomic_read(&l->stuck) || qatomic_read(&l->blind)) &&
-        resident - limit < qatomic_read(&l->reserve)) {
-        return 1;
+        reserve_has(l, over, unit(l) - room)) {
+        return want < unit(l) ? 1 : unit(l);
     }
     return 0;
 }
@@ -69,11 +84,12 @@ uint64_t mm_limit_pause_ns(const MmLimit *l, uint64_t resident)
     uint64_t steps;
 
     if (!qatomic_read(&l->stuck) || !qatomic_read(&l->held) ||
-        resident < limit) {
+        (resident < limit && limit - resident >= unit(l))) {
         return UINT64_MAX;
     }
-    steps = (resident - limit) / reserve;
-    return (FIRST_STEP_NS / reserve) << MIN(MAX(steps, 1) - 1, MAX_DOUBLINGS);
+    steps = (resident - MIN(resident, limit)) / reserve;
+    return (FIRST_STEP_NS * unit(l) / reserve) <<
+           MIN(MAX(steps, 1) - 1, MAX_DOUBLINGS);
 }
 
 bool mm_limit_above_high(const MmLimit *l, uint64_t resident)

@@ -10,6 +10,9 @@
  *   limit - slack     "high": reclaim starts
  *   limit - 2 slack   "low": reclaim stops
  *
+ * Slack and reserve have room for what comes at once, so that whoever wants
+ * that much and cannot have it finds reclaim at work.
+ *
  * The reserve is drawn on only while there is nothing to evict (all is mapped
  * for DMA, or the tiers are full): a guest that would stand still for ever is
  * worth a pressure event and a little memory.  So is, without an event, one
@@ -26,6 +29,8 @@
 #include "managed-memory/proto.h"
 
 #define MM_LIMIT_MIN_PAGES (MM_LIMIT_MIN / 4096)
+/* The least limit of a guest whose pages come and go in units. */
+#define MM_LIMIT_UNITS 8
 
 /*
  * All in pages; UINT64_MAX: no limit.  Each is written by the control thread
@@ -36,6 +41,7 @@ typedef struct MmLimit {
     uint64_t high;
     uint64_t low;
     uint64_t reserve;           /* pages beyond the limit */
+    uint64_t unit;              /* most that comes at once; 0: one page */
     /* not all pages are known yet, so reclaim may find none; fault thread */
     bool blind;
     /* reclaim finds nothing to evict; reclaim thread */
@@ -44,7 +50,11 @@ typedef struct MmLimit {
     bool held;
 } MmLimit;
 
-/** mm_limit_set: set the limit in pages and the watermarks that follow. */
+/**
+ * mm_limit_set: set the limit in pages and the watermarks that follow
+ *
+ * @l: unit is set; the limit is at least MM_LIMIT_UNITS of it
+ */
 void mm_limit_set(MmLimit *l, uint64_t pages);
 
 /**
@@ -52,9 +62,10 @@ void mm_limit_set(MmLimit *l, uint64_t pages);
  *
  * @l: limit
  * @resident: pages resident or being filled
- * @want: at least 1
+ * @want: at least 1; a unit, if that is what is wanted
  *
- * Returns 0..@want; 0: the fault waits for reclaim.
+ * Returns 0..@want; 0: the fault waits for reclaim.  Of less than a unit there
+ * is none: with what is left nobody who wants one could go on.
  */
 uint64_t mm_limit_room(const MmLimit *l, uint64_t resident, uint64_t want);
 

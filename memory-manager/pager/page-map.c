@@ -38,7 +38,7 @@ static const uint16_t page_edges[MM_PAGE__MAX] = {
     [MM_PAGE_MAPPING] = TO(RESIDENT) | TO(LOST),
     [MM_PAGE_WRITEBACK] = TO(MAPPING) | TO(DROPPING) | TO(DISCARDING) |
                           TO(RESIDENT) | TO(LOST),
-    [MM_PAGE_DROPPING] = TO(SWAPPED) | TO(RESIDENT),
+    [MM_PAGE_DROPPING] = TO(SWAPPED) | TO(RESIDENT) | TO(LOST),
     [MM_PAGE_DISCARDING] = TO(NEVER),
     [MM_PAGE_LOST] = TO(NEVER),
 };
@@ -133,7 +133,8 @@ uint64_t mm_map_reconcile(MmPageMap *map, uint64_t page, bool present)
                                                          : MM_PAGE_SWAPPED;
             break;
         case MM_PAGE_DROPPING:
-            state = MM_PAGE_SWAPPED;
+            state = mm_entry_tier(entry) == MM_TIER_NONE ? MM_PAGE_LOST
+                                                         : MM_PAGE_SWAPPED;
             break;
         case MM_PAGE_DISCARDING:
             state = MM_PAGE_NEVER;
@@ -162,7 +163,7 @@ uint64_t mm_map_size(uint64_t nr_pages)
 void mm_map_format(void *mem, const MmIdentity *id, const MmMsgRegion *region)
 {
     MmMapHeader *hdr = mem;
-    uint64_t nr_pages = region->size / region->page_size;
+    uint64_t nr_pages = region->size / MM_PAGE_SIZE;
 
     hdr->id = *id;
     hdr->id.magic = MM_MAP_MAGIC;
@@ -187,7 +188,7 @@ bool mm_map_open(MmPageMap *map, void *mem, uint64_t size,
                  const MmIdentity *id, const MmMsgRegion *region,
                  uint64_t *total_resident, Error **errp)
 {
-    uint64_t nr_pages = region->size / region->page_size;
+    uint64_t nr_pages = region->size / MM_PAGE_SIZE;
     g_autofree MmMapHeader *hdr = g_memdup2(mem, sizeof(*hdr));
 
     if (hdr->id.magic != MM_MAP_MAGIC ||

@@ -44,7 +44,8 @@
  *              out.                               Reclaim thread, the owner;
  *              the fault thread may take the page back (MAPPING, DISCARDING).
  *  DROPPING    present and at tier:place, being
- *              punched; nobody may map it.        Reclaim thread, the owner.
+ *              punched; nobody may map it.  At no
+ *              place: a huge page that is LOST.   Reclaim thread, the owner.
  *  DISCARDING  being punched for a discard.       Fault thread, the owner.
  *  LOST        content gone, never filled.        Fault thread.
  *
@@ -66,6 +67,9 @@
 #include "managed-memory/shared.h"
 
 #define MM_PAGE_SIZE 4096
+/* A huge page: so many pages come and go together, see unit.h. */
+#define MM_HUGE_PAGES 512
+#define MM_HUGE_PAGE_SIZE (MM_HUGE_PAGES * MM_PAGE_SIZE)
 
 typedef enum MmPageState {
     MM_PAGE_NEVER,
@@ -227,6 +231,7 @@ void mm_map_move(MmPageMap *map, uint64_t page, uint64_t old, uint64_t new);
  *   hole in NEVER, SWAPPED, LOST                 -> as it is
  *   hole in FILLING                              -> where it came from
  *   hole in DROPPING                             -> SWAPPED: written, punched
+ *                                                   LOST, if it has no place
  *   hole in DISCARDING                           -> NEVER
  *   hole in RESIDENT, CANDIDATE, MAPPING, WRITEBACK -> LOST
  *

@@ -3,9 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The guest's memory is never mapped here.  It is read with pread(), which
- * does not fill the hole that it reads, cannot end in SIGBUS, and leaves
- * nothing for a core dump, mlockall() or ptrace to fill holes through.
+ * The guest's memory is never mapped here, but for huge pages, to tell whether
+ * they are there (alias.h).  It is read with pread(), which does not fill the
+ * hole that it reads, cannot end in SIGBUS, and leaves nothing for a core dump,
+ * mlockall() or ptrace to fill holes through.
  *
  * What comes back from QEMU is hostile: a descriptor is used only after its
  * type, owner, mode, size and seals have been checked.
@@ -17,6 +18,7 @@
 #include "qemu/bitmap.h"
 #include "qapi/error.h"
 #include "managed-memory/msg.h"
+#include "alias.h"
 #include "region.h"
 #include "test-hooks.h"
 
@@ -31,16 +33,17 @@ static bool check_msg(const MmMsgRegion *msg, Error **errp)
                    MM_MAX_REGIONS);
         return false;
     }
-    if (msg->page_size != MM_PAGE_SIZE) {
-        error_setg(errp, "pages of %u bytes are not supported, only of %d",
-                   msg->page_size, MM_PAGE_SIZE);
+    if (msg->page_size != MM_PAGE_SIZE &&
+        msg->page_size != MM_HUGE_PAGE_SIZE) {
+        error_setg(errp, "pages of %u bytes are not supported, only of %d "
+                   "and %d", msg->page_size, MM_PAGE_SIZE, MM_HUGE_PAGE_SIZE);
         return false;
     }
-    if (!msg->size || msg->size % MM_PAGE_SIZE ||
+    if (!msg->size || msg->size % msg->page_size ||
         msg->size > MAX_REGION_SIZE) {
         error_setg(errp, "a region of %" PRIu64 " bytes is not possible: "
-                   "it must be a multiple of %d and at most 16 TiB",
-                   msg->size, MM_PAGE_SIZE);
+                   "it must be a multiple of %u and at most 16 TiB",
+                   msg->size, msg->page_size);
         return false;
     }
     return true;
@@ -59,6 +62,7 @@ static MmRegion *region_alloc(const MmMsgRegion *msg)
     region->id = msg->id;
     region->size = msg->size;
     region->nr_pages = msg->size / MM_PAGE_SIZE;
+    region->unit_pages = msg->page_size / MM_PAGE_SIZE;
     region->limit = msg->limit;
     region->hva = msg->hva;
     memcpy(region->idstr, msg->idstr, sizeof(region->idstr));
@@ -93,9 +97,9 @@ static bool map_memfds(MmRegion *region, Error **errp)
     return true;
 }
 
-static int make_memfd(const char *what, uint64_t size, Error **errp)
+static int make_memfd(const char *what, uint64_t size, bool huge, Error **errp)
 {
-    int fd = mm_seal_memfd(what, size);
+    int fd = huge ? mm_seal_huge_memfd(what, size) : mm_seal_memfd(what, size);
 
     if (fd < 0) {
         error_setg_errno(errp, -fd, "cannot create %s of %" PRIu64 " bytes",
@@ -117,6 +121,18 @@ static bool close_to_others(MmRegion *region, Error **errp)
     return true;
 }
 
+static bool set_up_huge(MmVM *vm, MmRegion *region, Error **errp)
+{
+    if (!mm_region_is_huge(region)) {
+        return true;
+    }
+    if (!mm_alias_open(vm, region, errp)) {
+        return false;
+    }
+    qatomic_set(&vm->limit.unit, region->unit_pages);
+    return true;
+}
+
 static void set_all_reconciled(MmRegion *region)
 {
     region->scan_next = DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES);
@@ -131,15 +147,18 @@ MmRegion *mm_region_new(MmVM *vm, const MmMsgRegion *msg, Error **errp)
         return NULL;
     }
     region = region_alloc(msg);
-    region->ram_fd = make_memfd("managed-ram", msg->size, errp);
+    region->ram_fd = make_memfd("managed-ram", msg->size,
+                                mm_region_is_huge(region), errp);
     if (region->ram_fd >= 0) {
-        region->map_fd = make_memfd("managed-map", region->map_size, errp);
+        region->map_fd = make_memfd("managed-map", region->map_size, false,
+                                    errp);
     }
     if (region->map_fd >= 0) {
-        region->dma_fd = make_memfd("managed-dma", region->dma_size, errp);
+        region->dma_fd = make_memfd("managed-dma", region->dma_size, false,
+                                    errp);
     }
     if (region->dma_fd < 0 || !close_to_others(region, errp) ||
-        !map_memfds(region, errp)) {
+        !map_memfds(region, errp) || !set_up_huge(vm, region, errp)) {
         mm_region_free(vm, region);
         return NULL;
     }
@@ -165,16 +184,29 @@ int mm_reopen(MmVM *vm, int fd, int flags)
     return new_fd < 0 ? -errno : new_fd;
 }
 
-bool mm_check_memfd(int fd, uint64_t size, bool private, const char *what,
-                    Error **errp)
+/* Of which kind, says the file system that the kernel has it in. */
+static bool is_memfd(int fd, unsigned page_size)
 {
     struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) {
+        return false;
+    }
+    return page_size == MM_PAGE_SIZE
+           ? fs.f_type == TMPFS_MAGIC
+           : fs.f_type == HUGETLBFS_MAGIC && fs.f_bsize == page_size;
+}
+
+static bool check_memfd(int fd, uint64_t size, unsigned page_size, bool private,
+                        const char *what, Error **errp)
+{
     struct stat st;
     int seals = fcntl(fd, F_GET_SEALS);
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-        fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC) {
-        error_setg(errp, "%s is not a memfd", what);
+        !is_memfd(fd, page_size)) {
+        error_setg(errp, "%s is not a memfd with pages of %u bytes", what,
+                   page_size);
         return false;
     }
     if (st.st_size != size) {
@@ -193,10 +225,17 @@ bool mm_check_memfd(int fd, uint64_t size, bool private, const char *what,
     return true;
 }
 
+bool mm_check_memfd(int fd, uint64_t size, bool private, const char *what,
+                    Error **errp)
+{
+    return check_memfd(fd, size, MM_PAGE_SIZE, private, what, errp);
+}
+
 static bool resume_fds(MmVM *vm, MmRegion *region, const int *fds, Error **errp)
 {
-    if (!mm_check_memfd(fds[MM_REGION_FD_RAM], region->size, false,
-                     "guest memory", errp) ||
+    if (!check_memfd(fds[MM_REGION_FD_RAM], region->size,
+                     region->unit_pages * MM_PAGE_SIZE, false, "guest memory",
+                     errp) ||
         !mm_check_memfd(fds[MM_REGION_FD_MAP], region->map_size, true,
                      "the page map", errp) ||
         !mm_check_memfd(fds[MM_REGION_FD_DMA], region->dma_size, false,
@@ -224,6 +263,7 @@ MmRegion *mm_region_resume(MmVM *vm, const MmMsgRegion *msg, const int *fds,
     }
     region = region_alloc(msg);
     if (!resume_fds(vm, region, fds, errp) || !map_memfds(region, errp) ||
+        !set_up_huge(vm, region, errp) ||
         !mm_map_open(&region->map, region->map_mem, region->map_size, &vm->id,
                      msg, &vm->total_resident, errp)) {
         mm_region_free(vm, region);
@@ -344,6 +384,7 @@ void mm_region_free(MmVM *vm, MmRegion *region)
     if (region->dma) {
         munmap(region->dma, region->dma_size);
     }
+    mm_alias_close(region);
     if (region->ram_fd >= 0) {
         close(region->ram_fd);
     }
@@ -368,10 +409,27 @@ int mm_region_punch(const MmRegion *region, uint64_t page, uint64_t nr)
     return ret < 0 ? -errno : 0;
 }
 
+static uint64_t huge_present(const MmRegion *region, uint64_t page,
+                             uint64_t nr)
+{
+    uint64_t unit = mm_region_unit(region, page);
+
+    for (; unit < page + nr; unit += region->unit_pages) {
+        if (mm_alias_present(region, unit)) {
+            return MAX(unit, page);
+        }
+    }
+    return page + nr;
+}
+
 uint64_t mm_region_present(const MmRegion *region, uint64_t page, uint64_t nr)
 {
-    off_t data = lseek(region->ram_fd, page * MM_PAGE_SIZE, SEEK_DATA);
+    off_t data;
 
+    if (mm_region_is_huge(region)) {
+        return huge_present(region, page, nr);
+    }
+    data = lseek(region->ram_fd, page * MM_PAGE_SIZE, SEEK_DATA);
     /* ENXIO: no data up to the end */
     if (data < 0 || data / MM_PAGE_SIZE > page + nr) {
         return page + nr;
@@ -416,6 +474,13 @@ void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk)
         qatomic_add(&region->map.count[MM_CLASS_NEVER], end - page);
         page = end;
     }
+    if (mm_region_is_huge(region) && page < end) {
+        bool present = mm_region_present(region, page, end - page) == page;
+
+        for (; page < end; page++) {
+            reconcile_page(vm, region, page, present);
+        }
+    }
     /*
      * Page by page where there are any: SEEK_HOLE would walk over all that is
      * present behind the chunk as well, and so for each chunk.
@@ -451,7 +516,7 @@ void mm_region_info(const MmRegion *region, MmMsgRegionInfo *info)
 
     memset(info, 0, sizeof(*info));
     info->id = region->id;
-    info->page_size = MM_PAGE_SIZE;
+    info->page_size = region->unit_pages * MM_PAGE_SIZE;
     info->size = region->size;
     info->resident = qatomic_read(&count[MM_CLASS_RESIDENT]) * MM_PAGE_SIZE;
     info->zero = qatomic_read(&count[MM_CLASS_ZERO]) * MM_PAGE_SIZE;

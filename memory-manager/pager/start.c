@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include "qemu/cutils.h"
 #include "qapi/error.h"
+#include "alias.h"
 #include "control/control.h"
 #include "isolation.h"
 #include "region.h"
@@ -73,6 +74,7 @@ static bool receive_start(MmStarting *s, int control, Error **errp)
     vm->listen = mm_msg_take_fd(&s->msg, MM_START_FD_LISTEN);
     vm->lock_fd = mm_msg_take_fd(&s->msg, MM_START_FD_LOCK);
     vm->uffd_dev = mm_msg_take_fd(&s->msg, MM_START_FD_UFFD_DEV);
+    vm->probe_uffd = mm_alias_uffd_new(vm->uffd_dev);
     vm->id.version = MM_LAYOUT_VERSION;
     memcpy(vm->id.uuid, s->start.uuid, sizeof(vm->id.uuid));
     memcpy(vm->id.cookie, s->start.cookie, sizeof(vm->id.cookie));

@@ -6,7 +6,6 @@
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
 #include <linux/userfaultfd.h>
-#include "page-map.h"
 #include "uffd.h"
 
 /* Since Linux 6.6; the headers of the base are older. */
@@ -74,12 +73,11 @@ MmUffdResult mm_uffd_copy(int uffd, uint64_t dst, const void *src,
     return MM_UFFD_OK;
 }
 
-MmUffdResult mm_uffd_continue(int uffd, uint64_t addr)
+MmUffdResult mm_uffd_continue(int uffd, uint64_t addr, uint64_t len)
 {
     struct uffdio_continue cont = {
-        .range = { .start = addr, .len = MM_PAGE_SIZE },
+        .range = { .start = addr, .len = len },
     };
-
     int tries = 0;
 
     while (ioctl(uffd, UFFDIO_CONTINUE, &cont) < 0) {
@@ -98,10 +96,10 @@ void mm_uffd_wake(int uffd, uint64_t addr, uint64_t len)
     ioctl(uffd, UFFDIO_WAKE, &range);
 }
 
-int mm_uffd_poison(int uffd, uint64_t addr)
+int mm_uffd_poison(int uffd, uint64_t addr, uint64_t len)
 {
     struct uffdio_poison poison = {
-        .range = { .start = addr, .len = MM_PAGE_SIZE },
+        .range = { .start = addr, .len = len },
     };
 
     return ioctl(uffd, UFFDIO_POISON, &poison) < 0 ? -errno : 0;

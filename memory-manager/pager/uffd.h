@@ -31,13 +31,17 @@ typedef enum MmUffdResult {
 MmUffdResult mm_uffd_copy(int uffd, uint64_t dst, const void *src,
                           uint64_t len, uint64_t *done);
 
-/** mm_uffd_continue: map one present page and wake its waiters. */
-MmUffdResult mm_uffd_continue(int uffd, uint64_t addr);
+/** mm_uffd_continue: map one present page of @len bytes, wake its waiters. */
+MmUffdResult mm_uffd_continue(int uffd, uint64_t addr, uint64_t len);
 
 /** mm_uffd_wake: let waiters in the range fault again. */
 void mm_uffd_wake(int uffd, uint64_t addr, uint64_t len);
 
-/** mm_uffd_poison: make one missing page fail; -errno if not possible. */
-int mm_uffd_poison(int uffd, uint64_t addr);
+/**
+ * mm_uffd_poison: make one missing page of @len bytes fail
+ *
+ * Returns -errno if that is not possible.
+ */
+int mm_uffd_poison(int uffd, uint64_t addr, uint64_t len);
 
 #endif

@@ -47,6 +47,7 @@ typedef struct MmRegion {
     uint32_t id;
     uint64_t size;              /* bytes */
     uint64_t nr_pages;
+    unsigned unit_pages;        /* that come and go together: 1, or huge */
     uint64_t limit;             /* its share of the VM's, or MM_LIMIT_NONE */
     uint64_t hva;               /* where QEMU maps it */
     char idstr[MM_IDSTR_LEN];
@@ -55,6 +56,8 @@ typedef struct MmRegion {
     int dma_fd;
     void *map_mem;
     uint64_t map_size;
+    uint8_t *alias;             /* of ram_fd, not accessible; NULL: none */
+    int probe_uffd;             /* the VM's */
     uint32_t *dma;              /* per MM_DMA_CHUNK; hostile */
     uint64_t dma_size;
     MmPageMap map;
@@ -92,6 +95,7 @@ typedef struct MmVM {
     int listen;                 /* where a new manager connects */
     int lock_fd;
     int uffd_dev;               /* or -1 */
+    int probe_uffd;             /* of alias mappings (alias.h), or -1 */
     int proc_fd;                /* a mount of /proc/self/fd alone */
     MmNodes *nodes;             /* NULL: one NUMA node */
     int state_fd;
@@ -148,6 +152,18 @@ typedef struct MmVM {
     unsigned io_failing;        /* MM_IO_... */
     bool zap_lost;              /* QEMU's zap thread is gone */
 } MmVM;
+
+/** mm_region_is_huge: do its pages come and go in huge pages? */
+static inline bool mm_region_is_huge(const MmRegion *region)
+{
+    return region->unit_pages > 1;
+}
+
+/** mm_region_unit: first of the pages that come and go with @page. */
+static inline uint64_t mm_region_unit(const MmRegion *region, uint64_t page)
+{
+    return QEMU_ALIGN_DOWN(page, region->unit_pages);
+}
 
 /** mm_vm_region_get: region by id with a reference, or NULL; any thread. */
 MmRegion *mm_vm_region_get(MmVM *vm, uint32_t id);

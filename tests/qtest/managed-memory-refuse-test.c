@@ -304,7 +304,7 @@ static const BadLine lines[] = {
     { "", ",limit=255k", "", "limit|at least 256 KiB" },
     { "", ",limit=-1", "", "limit" },
     { "", ",prealloc=on,reserve=off", "", "prealloc|reserve" },
-    { "", ",hugetlb=on", "", "hugetlb" },
+    { "", ",hugetlb=on,size=33M", "", "huge pages|multiple of 2 MiB" },
     { "", ",policy=bind", "", "host-nodes" },
     { "", "", "-device virtio-vga,blob=on",
       "virtio-vga|blob resources|pin guest memory|leave out blob=on" },
@@ -327,8 +327,9 @@ static const BadLine lines[] = {
     { "", "", "-object memory-backend-managed,id=two,size=4M,path=/nowhere",
       "/nowhere|attach.sock|use the same path" },
     { "", "", "-object managed-memory,id=m,path=PATH "
-      "-object memory-backend-memfd,id=h,size=4M,share=on,hugetlb=on",
-      "hugetlb=on|cannot be managed memory|leave out" },
+      "-object memory-backend-memfd,id=h,size=1G,share=on,hugetlb=on,"
+      "hugetlbsize=1G",
+      "1073741824 bytes|cannot be managed memory|hugetlbsize=2M" },
     { "", "", "-object managed-memory,id=m,path=PATH",
       "serves no memory|memory-backend-memfd with share=on|memoryBacking" },
     { "", "", "-object managed-memory,id=m -object managed-memory,id=n",

@@ -223,7 +223,7 @@ static int send_resume_regions(FakeQemu *fq)
             continue;
         }
         msg.id = region->id;
-        msg.page_size = STAMP_PAGE_SIZE;
+        msg.page_size = fq->page_size;
         msg.size = region->size;
         msg.limit = region->limit;
         msg.hva = (uintptr_t)region->mem;

@@ -32,6 +32,7 @@ FakeQemu *fake_qemu_new(FakeManager *fm, Verdict *verdict, uint64_t seed)
     fq->fm = fm;
     fq->verdict = verdict;
     fq->seed = seed;
+    fq->page_size = STAMP_PAGE_SIZE;
     fq->auto_resume = true;
     fq->uffd = fq->sock = -1;
     for (i = 0; i < MM_HELLO_FD__MAX; i++) {
@@ -264,7 +265,7 @@ static int ask_for_region(FakeQemu *fq, FakeRegion *region,
 {
     MmMsgRegion msg = {
         .id = region->id,
-        .page_size = STAMP_PAGE_SIZE,
+        .page_size = fq->page_size,
         .size = region->size,
         .limit = region->limit,
     };

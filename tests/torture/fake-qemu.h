@@ -53,6 +53,7 @@ typedef struct FakeQemu {
     bool may_lose;              /* the tier lies: lost pages are no failure */
     bool hostile;               /* says what it likes, ignores what it hears */
     bool encrypted;             /* has fake_qemu_key */
+    uint32_t page_size;         /* of its regions: STAMP_PAGE_SIZE, or huge */
 
     /* fixed after attaching */
     int uffd;

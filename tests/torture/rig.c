@@ -56,6 +56,11 @@ Rig *rig_new(const RigConfig *config, uint64_t seed)
     rig->fq->auto_resume = !config->no_resume;
     rig->fq->hostile = config->hostile;
     rig->fq->encrypted = config->encrypted;
+    if (config->huge) {
+        rig->fq->page_size = 2 * MiB;
+        torture_need_huge_pages(config->stamped_mib[0] +
+                                config->stamped_mib[1] + config->words_mib);
+    }
     rig->load = load_new(rig->fq, seed, config->stuck_ms ?: DEFAULT_STUCK_MS);
     if (!fake_qemu_attach(rig->fq, &err)) {
         verdict_fail(rig->verdict, "attach: %s", error_get_pretty(err));

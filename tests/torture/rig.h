@@ -21,6 +21,7 @@ typedef struct RigConfig {
     bool no_resume;             /* nor is there a next pager */
     bool hostile;               /* see FakeQemu */
     bool encrypted;             /* see FakeQemu */
+    bool huge;                  /* pages of 2 MiB; limits of 16 MiB at least */
 } RigConfig;
 
 typedef struct Rig {

@@ -31,15 +31,24 @@ static const RigConfig failpoint_config = {
     .may_die = true,
 };
 
+static const RigConfig huge_config = {
+    .pager = { .overcommit = true, .compressed_size = 1 * MiB },
+    .stamped_mib = { 40, 8 },
+    .words_mib = 2,
+    .limit_percent = 35,
+    .may_die = true,
+    .huge = true,
+};
+
 /* All that a pager can be asked to do. */
 static const LoadConfig failpoint_load = {
     .writers = 3, .readers = 2, .kernel = 1, .dma = 1, .discards = 1,
     .words = 2, .hotplug = 1,
 };
 
-static Rig *new_rig(void)
+static Rig *new_rig(const RigConfig *base)
 {
-    RigConfig config = failpoint_config;
+    RigConfig config = *base;
 
     config.pager.binary = torture_test_pager();
     return rig_new(&config, torture_seed());
@@ -86,11 +95,11 @@ static GHashTable *parse_counts(int fd)
 }
 
 /* How often does a pager that resumes hit each failpoint? */
-static GHashTable *count_hits(void)
+static GHashTable *count_hits(const RigConfig *config)
 {
     int fd = memfd_create("counts", MFD_CLOEXEC);
     GHashTable *counts;
-    Rig *rig = new_rig();
+    Rig *rig = new_rig(config);
 
     if (rig_ok(rig)) {
         load_start(rig->load, &failpoint_load);
@@ -156,11 +165,11 @@ static void check_point(Rig *rig, const char *name, unsigned hits)
     load_start(rig->load, &failpoint_load);
 }
 
-static void test_kill(void)
+static void test_kill(gconstpointer config)
 {
     g_auto(GStrv) names = list_failpoints();
-    GHashTable *counts = count_hits();
-    Rig *rig = new_rig();
+    GHashTable *counts = count_hits(config);
+    Rig *rig = new_rig(config);
     int i;
 
     if (rig_ok(rig)) {
@@ -182,10 +191,10 @@ static void test_kill(void)
 }
 
 /* Every window between two steps, held open for a while. */
-static void test_delay(void)
+static void test_delay(gconstpointer config)
 {
     g_auto(GStrv) names = list_failpoints();
-    Rig *rig = new_rig();
+    Rig *rig = new_rig(config);
     unsigned ms = torture_is_long() ? 5000 : 250;
     int i;
 
@@ -210,14 +219,14 @@ static void test_delay(void)
 }
 
 /* Single errors of the tier: tried again or given up, never in silence. */
-static void test_tier_errors(void)
+static void test_tier_errors(gconstpointer config)
 {
     static const char *const errors[] = {
         "tier-load:err1=5:1", "tier-load:err1=5:20", "tier-store:err1=5:1",
         "tier-store:err1=28:7", "tier-store:err1=5:30",
         "tier-load:err1=5:10,tier-store:err1=28:10",
     };
-    Rig *rig = new_rig();
+    Rig *rig = new_rig(config);
     int i;
 
     if (rig_ok(rig)) {
@@ -237,7 +246,16 @@ static void test_tier_errors(void)
 
 void torture_add_failpoints(void)
 {
-    g_test_add_func("/torture/failpoints/kill", test_kill);
-    g_test_add_func("/torture/failpoints/delay", test_delay);
-    g_test_add_func("/torture/failpoints/tier-errors", test_tier_errors);
+    g_test_add_data_func("/torture/failpoints/kill", &failpoint_config,
+                         test_kill);
+    g_test_add_data_func("/torture/failpoints/delay", &failpoint_config,
+                         test_delay);
+    g_test_add_data_func("/torture/failpoints/tier-errors", &failpoint_config,
+                         test_tier_errors);
+    g_test_add_data_func("/torture/failpoints/huge/kill", &huge_config,
+                         test_kill);
+    g_test_add_data_func("/torture/failpoints/huge/delay", &huge_config,
+                         test_delay);
+    g_test_add_data_func("/torture/failpoints/huge/tier-errors", &huge_config,
+                         test_tier_errors);
 }

@@ -106,6 +106,7 @@ int main(int argc, char **argv)
     torture_add_commands();
     torture_add_tiers();
     torture_add_sample();
+    torture_add_huge();
     torture_add_hostile();
     torture_add_hostile_resume();
     torture_add_death();

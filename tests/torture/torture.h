@@ -44,6 +44,14 @@ unsigned torture_slowness(void);
 /** torture_seed: the seed of this test case; repeats with --seed. */
 uint64_t torture_seed(void);
 
+/**
+ * torture_need_huge_pages: the host has pages of 2 MiB, @mib in all
+ *
+ * They are given back when the program ends.  A host that has no memory for
+ * them cannot run these tests: that is a failure.
+ */
+void torture_need_huge_pages(unsigned mib);
+
 /* Each file of test cases adds its own. */
 void torture_add_steady(void);
 void torture_add_kill(void);
@@ -54,6 +62,7 @@ void torture_add_pressure(void);
 void torture_add_commands(void);
 void torture_add_tiers(void);
 void torture_add_sample(void);
+void torture_add_huge(void);
 void torture_add_hostile(void);
 void torture_add_hostile_resume(void);
 void torture_add_death(void);

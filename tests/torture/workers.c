@@ -19,6 +19,11 @@
 #define HOTPLUG_SIZE (1 * MiB)
 #define HOTPLUG_LIMIT (512 * KiB)
 
+static unsigned unit_pages(const FakeQemu *fq)
+{
+    return fq->page_size / STAMP_PAGE_SIZE;
+}
+
 /* Choosing pages */
 
 static uint64_t stamped_pages(FakeQemu *fq)
@@ -212,21 +217,33 @@ void kernel_worker(Worker *w)
 
 /* Discards */
 
-static unsigned begin_discard(Worker *w, Shadow *s, uint64_t first)
+/* How many pages are ours to discard, in whole units. */
+static unsigned lock_for_discard(Worker *w, Shadow *s, uint64_t first)
 {
+    unsigned unit = unit_pages(w->fq);
     unsigned max = rng_chance(&w->rng, 90) ? 1 + rng_below(&w->rng, 16)
                                            : MAX_DISCARD_RUN;
-    unsigned i, nr = shadow_trylock_run(s, first, max);
+    unsigned i, nr = shadow_trylock_run(s, first, ROUND_UP(max, unit));
+
+    for (i = 0; i < nr && shadow_writable(s, first + i); i++) {
+        ;
+    }
+    i = QEMU_ALIGN_DOWN(i, unit);
+    if (i < nr) {
+        shadow_unlock_run(s, first + i, nr - i);
+    }
+    return i;
+}
+
+static unsigned begin_discard(Worker *w, Shadow *s, uint64_t first)
+{
+    unsigned i, nr = lock_for_discard(w, s, first);
 
     for (i = 0; i < nr; i++) {
-        if (!shadow_writable(s, first + i)) {
-            shadow_unlock_run(s, first + i, nr - i);
-            break;
-        }
         shadow_discard_begin(s, first + i);
         shadow_unlock(s, first + i);
     }
-    return i;
+    return nr;
 }
 
 static void end_discard(Worker *w, Shadow *s, uint64_t first, unsigned nr,
@@ -278,8 +295,10 @@ void discard_worker(Worker *w)
     while (!worker_stopping(w)) {
         uint64_t first;
         Shadow *s = worker_pick(w, &first);
-        unsigned nr = begin_discard(w, s, first);
+        unsigned nr;
 
+        first = QEMU_ALIGN_DOWN(first, unit_pages(w->fq));
+        nr = begin_discard(w, s, first);
         if (!nr) {
             continue;
         }
@@ -308,8 +327,9 @@ void hotplug_worker(Worker *w)
 {
     while (!worker_stopping(w)) {
         Error *err = NULL;
-        FakeRegion *region = fake_qemu_add_region(w->fq, HOTPLUG_SIZE,
-                                                  HOTPLUG_LIMIT, &err);
+        uint64_t size = MAX(HOTPLUG_SIZE, w->fq->page_size);
+        FakeRegion *region = fake_qemu_add_region(w->fq, size, HOTPLUG_LIMIT,
+                                                  &err);
 
         if (region) {
             use_region(w, region);

@@ -120,6 +120,49 @@ static void test_room(void)
     for_all_limits(check_rooms);
 }
 
+static void check_unit(const MmLimit *l, uint64_t resident)
+{
+    uint64_t room = mm_limit_room(l, resident, l->unit);
+
+    if (resident > UINT32_MAX) {
+        return;
+    }
+    /* all of it or nothing, and then reclaim is at work */
+    g_assert_true(room == 0 || room == l->unit);
+    g_assert_true(resident + room <= l->limit + l->reserve || !room);
+    g_assert_true(room || l->stuck || mm_limit_above_high(l, resident));
+    if (resident + l->unit <= l->limit) {
+        g_assert_cmpuint(room, ==, l->unit);
+    }
+    if (!room) {
+        g_assert_cmpuint(mm_limit_room(l, resident, 1), ==, 0);
+    }
+}
+
+/* Pages that come in many at a time. */
+static void test_unit(void)
+{
+    const uint64_t unit = 512;
+    uint64_t pages;
+
+    for (pages = MM_LIMIT_UNITS * unit; pages < 64 * unit; pages += 77) {
+        MmLimit l = { .unit = unit };
+        uint64_t resident;
+
+        mm_limit_set(&l, pages);
+        g_assert_cmpuint(l.limit - l.high, >=, unit);
+        g_assert_cmpuint(l.high - l.low, >=, unit);
+        g_assert_cmpuint(l.reserve, >=, unit);
+        for (resident = 0; resident < pages + 3 * unit; resident += 13) {
+            l.stuck = false;
+            check_unit(&l, resident);
+            l.stuck = true;
+            check_unit(&l, resident);
+        }
+        for_all_residents(&l, check_unit);
+    }
+}
+
 static void test_none(void)
 {
     MmLimit l = {};
@@ -284,6 +327,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/limit/order", test_order);
     g_test_add_func("/mm/limit/room", test_room);
     g_test_add_func("/mm/limit/none", test_none);
+    g_test_add_func("/mm/limit/unit", test_unit);
     g_test_add_func("/mm/limit/tiny", test_tiny);
     g_test_add_func("/mm/limit/fills", test_fills);
     g_test_add_func("/mm/limit/lowered", test_lowered_below_resident);

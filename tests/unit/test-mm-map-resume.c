@@ -194,7 +194,7 @@ static MmPageState expected_state(MmPageState state, unsigned tier,
     case MM_PAGE_FILLING:
         return tier == MM_TIER_NONE ? MM_PAGE_NEVER : MM_PAGE_SWAPPED;
     case MM_PAGE_DROPPING:
-        return MM_PAGE_SWAPPED;
+        return tier == MM_TIER_NONE ? MM_PAGE_LOST : MM_PAGE_SWAPPED;
     case MM_PAGE_DISCARDING:
         return MM_PAGE_NEVER;
     default:

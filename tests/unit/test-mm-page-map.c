@@ -33,7 +33,7 @@ static const unsigned legal[STATE_VALUES] = {
     [MM_PAGE_MAPPING] = S(RESIDENT) | S(LOST),
     [MM_PAGE_WRITEBACK] = S(MAPPING) | S(DROPPING) | S(DISCARDING) |
                           S(RESIDENT) | S(LOST),
-    [MM_PAGE_DROPPING] = S(SWAPPED) | S(RESIDENT),
+    [MM_PAGE_DROPPING] = S(SWAPPED) | S(RESIDENT) | S(LOST),
     [MM_PAGE_DISCARDING] = S(NEVER),
     [MM_PAGE_LOST] = S(NEVER),
 };

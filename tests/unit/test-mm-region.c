@@ -49,7 +49,7 @@ static void test_absurd_requests(void)
         0, 1, MM_PAGE_SIZE - 1, MM_PAGE_SIZE + 1, (16ULL << 40) + MM_PAGE_SIZE,
         1ULL << 63, UINT64_MAX - MM_PAGE_SIZE + 1, UINT64_MAX,
     };
-    static const uint32_t page_sizes[] = { 0, 1, 4095, 8192, 2 << 20, 1 << 30 };
+    static const uint32_t page_sizes[] = { 0, 1, 4095, 8192, 4 << 20, 1 << 30 };
     static const uint32_t ids[] = { MM_MAX_REGIONS, INT32_MAX, UINT32_MAX };
     MmMsgRegion msg;
     int i;
@@ -217,6 +217,47 @@ static void make_impostors(uint64_t size, int *fd, unsigned nr)
     if (ftruncate(fd[12], size) == 0) {
         g_assert_cmpint(fcntl(fd[12], F_ADD_SEALS, seals), ==, 0);
     }
+}
+
+static void assert_not_new(const MmMsgRegion *msg, const char *why)
+{
+    Error *err = NULL;
+
+    g_assert_null(mm_region_new(vm, msg, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), why));
+    error_free(err);
+}
+
+/* Of huge pages none is taken before it is needed: the host may have none. */
+static void test_huge(void)
+{
+    const int probe_uffd = vm->probe_uffd;
+    MmMsgRegion msg = {
+        .id = 5, .page_size = MM_HUGE_PAGE_SIZE, .size = 4 * MM_HUGE_PAGE_SIZE,
+        .limit = MM_LIMIT_NONE, .idstr = "huge",
+    };
+    MmMsgRegionInfo info;
+    MmRegion *region = mm_region_new(vm, &msg, &error_abort);
+
+    g_assert_true(mm_region_is_huge(region));
+    g_assert_cmpuint(mm_region_unit(region, 1023), ==, 512);
+    g_assert_cmpuint(vm->limit.unit, ==, MM_HUGE_PAGES);
+    mm_region_info(region, &info);
+    g_assert_cmpuint(info.page_size, ==, MM_HUGE_PAGE_SIZE);
+    g_assert_cmpuint(info.never, ==, msg.size);
+    g_assert_cmpuint(mm_region_present(region, 0, 2048), ==, 2048);
+    g_assert_cmpuint(mm_region_present(region, 700, 5), ==, 705);
+    mm_region_free(vm, region);
+
+    msg.size += MM_PAGE_SIZE;
+    assert_not_new(&msg, "must be a multiple of 2097152");
+    msg.size = MM_HUGE_PAGE_SIZE;
+    vm->probe_uffd = -1;
+    assert_not_new(&msg, "leave out hugetlb=on");
+    vm->probe_uffd = probe_uffd;
+    msg.page_size = 1 << 30;
+    assert_not_new(&msg, "pages of 1073741824 bytes");
+    vm->limit.unit = 0;
 }
 
 static void test_impostors(void)
@@ -609,6 +650,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/region/new", test_new_region);
     g_test_add_func("/mm/region/presence", test_presence);
     g_test_add_func("/mm/region/dma-counters", test_dma_counters);
+    g_test_add_func("/mm/region/huge", test_huge);
     g_test_add_func("/mm/region/impostors", test_impostors);
     g_test_add_func("/mm/region/forged-page-map", test_forged_page_map);
     g_test_add_func("/mm/region/resume", test_resume);

@@ -183,6 +183,13 @@ static uint64_t populated_bytes(MmVM *vm)
     return q.size - q.never;
 }
 
+static void swap_in(MmControl *c)
+{
+    bool detach = c->long_kind == MM_LONG_DETACH;
+
+    mm_fault_call(c->vm, mm_fault_swap_in, &detach);
+}
+
 void mm_long_start(MmControl *c, MmLongKind kind, int sock)
 {
     const MmMsgAmount *amount = (const void *)c->msg->payload;
@@ -217,7 +224,7 @@ void mm_long_start(MmControl *c, MmLongKind kind, int sock)
         vm->limit_lifted = true;
         mm_limit_set(&vm->limit, UINT64_MAX);
     }
-    mm_fault_call(vm, mm_fault_swap_in, NULL);
+    swap_in(c);
 }
 
 static void long_answer(MmControl *c, bool ok, const char *error,
@@ -277,10 +284,15 @@ static void long_swapped_in(MmControl *c)
     mm_fault_call(vm, mm_fault_count_absent, &absent);
     if (absent.elsewhere && absent.no_room) {
         rest_ends(vm);
-        long_answer(c, false, "the resident limit has no room for all of it; "
-                    "raise the limit first", 0);
+        /* a detach has lifted the limit */
+        long_answer(c, false, c->long_kind == MM_LONG_DETACH
+                    ? "the host, or the VM's cgroup, has no room for all of "
+                      "it; free some memory, or add huge pages if it "
+                      "consists of these"
+                    : "the resident limit has no room for all of it; raise the "
+                      "limit first", 0);
     } else if (absent.elsewhere && !absent.failed) {
-        mm_fault_call(vm, mm_fault_swap_in, NULL);
+        swap_in(c);
     } else if (absent.elsewhere) {
         rest_ends(vm);
         long_answer(c, false, "some pages cannot be read from their tier; "

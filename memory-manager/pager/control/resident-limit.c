@@ -50,9 +50,16 @@ static MmRegion *nth_region(const MmVM *vm, unsigned id)
     return vm->pending[id] ?: vm->regions[id];
 }
 
+/* What a guest needs to run. */
+static uint64_t least(const MmVM *vm)
+{
+    uint64_t unit = qatomic_read(&vm->limit.unit) * MM_PAGE_SIZE;
+
+    return MAX(MM_LIMIT_UNITS * unit, (uint64_t)MM_LIMIT_MIN);
+}
+
 static uint64_t sum_of_limits(const MmVM *vm)
 {
-    uint64_t floor = MM_LIMIT_MIN;
     uint64_t sum = 0;
     bool named = false;
     unsigned i;
@@ -65,7 +72,7 @@ static uint64_t sum_of_limits(const MmVM *vm)
             sum += share(region);
         }
     }
-    return named ? MAX(sum, floor) : vm->state->default_limit;
+    return named ? sum : vm->state->default_limit;
 }
 
 static uint64_t operators_limit(const MmVM *vm)
@@ -85,7 +92,10 @@ static uint64_t operators_limit(const MmVM *vm)
 
 uint64_t mm_control_limit(const MmVM *vm)
 {
-    return vm->state->limit_set ? operators_limit(vm) : sum_of_limits(vm);
+    uint64_t limit = vm->state->limit_set ? operators_limit(vm)
+                                          : sum_of_limits(vm);
+
+    return MAX(limit, least(vm));
 }
 
 /* Right after a takeover it takes a moment until a tier can be written to. */
@@ -125,7 +135,7 @@ static bool reserve(MmVM *vm, uint64_t limit, uint64_t at_least, Error **errp)
     uint64_t size = qatomic_read(&vm->total_size);
     MmTier *last = mm_vm_last_tier(vm);
     uint64_t pushed_out = 0;
-    MmLimit l;
+    MmLimit l = { .unit = qatomic_read(&vm->limit.unit) };
 
     if (limit < size) {
         /* reclaim goes on down to the low watermark */
@@ -197,14 +207,14 @@ static void set_operators(MmVM *vm, uint64_t bytes)
 
 bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
 {
-    uint64_t floor = MM_LIMIT_MIN;
-
-    if (bytes < floor) {
+    if (bytes < least(vm)) {
         g_autofree char *bytes_text = size_to_str(bytes);
-        g_autofree char *floor_text = size_to_str(floor);
+        g_autofree char *least_text = size_to_str(least(vm));
 
-        error_setg(errp, "a limit of %s is too low for a guest to run, it "
-                   "must be at least %s", bytes_text, floor_text);
+        error_setg(errp, "a limit of %s is too low for a guest %sto run, it "
+                   "must be at least %s", bytes_text,
+                   qatomic_read(&vm->limit.unit) ? "with huge pages " : "",
+                   least_text);
         return false;
     }
     if (!apply(vm, bytes, errp)) {
@@ -230,7 +240,6 @@ bool mm_control_region_comes(MmVM *vm, MmRegion *region, Error **errp)
 /* The operator's limit was for this region as well. */
 static void scale_operators(MmVM *vm, const MmRegion *gone)
 {
-    uint64_t floor = MM_LIMIT_MIN;
     uint64_t size = gone->size;
     double limit = vm->state->operator_limit;
     unsigned i;
@@ -243,7 +252,7 @@ static void scale_operators(MmVM *vm, const MmRegion *gone)
         }
     }
     limit = limit * (size - gone->size) / size;
-    vm->state->operator_limit = MAX((uint64_t)limit, floor);
+    vm->state->operator_limit = MAX((uint64_t)limit, least(vm));
 }
 
 void mm_control_region_gone(MmVM *vm, const MmRegion *region)

@@ -133,7 +133,8 @@ static bool handle_region_ready(MmControl *c)
     MmVM *vm = c->vm;
     MmRegion *region = ref->id < MM_MAX_REGIONS ? vm->pending[ref->id] : NULL;
 
-    if (!region || !ref->hva || ref->hva % MM_PAGE_SIZE ||
+    if (!region || !ref->hva ||
+        ref->hva % (region->unit_pages * MM_PAGE_SIZE) ||
         ref->hva + region->size < ref->hva ||
         mm_vm_overlaps(vm, ref->hva, region->size)) {
         return false;

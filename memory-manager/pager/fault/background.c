@@ -54,7 +54,17 @@ static void swap_in_drain(MmFault *f)
             return;
         }
     }
-    swap_in_end(f);
+    if (!mm_unit_count(f, f->swap_in_asked_ns)) {
+        swap_in_end(f);
+    }
+}
+
+/* The kernel may have no huge page when nobody serves its fault any more. */
+static bool is_wanted(const MmFault *f, const MmRegion *region, uint64_t entry)
+{
+    return mm_entry_state(entry) == MM_PAGE_SWAPPED ||
+           (mm_entry_state(entry) == MM_PAGE_NEVER && f->swap_in_huge &&
+            mm_region_is_huge(region));
 }
 
 /* Returns whether to go on with the next page at once. */
@@ -63,7 +73,8 @@ static bool swap_in_page(MmFault *f, MmRegion *region, uint64_t page)
     bool failed_before = f->swap_in_failed, failed;
     MmWaitReason reason;
 
-    if (mm_entry_state(mm_map_get(&region->map, page)) != MM_PAGE_SWAPPED) {
+    if (page != mm_region_unit(region, page) ||
+        !is_wanted(f, region, mm_map_get(&region->map, page))) {
         return true;
     }
     f->tid = 0;
@@ -125,13 +136,14 @@ bool mm_background_step(MmFault *f)
     return false;
 }
 
-void mm_fault_swap_in(MmVM *vm, void *unused)
+void mm_fault_swap_in(MmVM *vm, void *detach)
 {
     vm->fault->swap_in_region = 0;
     vm->fault->swap_in_page = 0;
     vm->fault->swap_in_asked_ns = 0;
     vm->fault->swap_in_failed = false;
     vm->fault->swap_in_full = false;
+    vm->fault->swap_in_huge = *(bool *)detach;
     qatomic_set(&vm->fault->swapping_in, true);
 }
 
@@ -145,8 +157,9 @@ void mm_fault_count_absent(MmVM *vm, void *opaque)
     absent->failed = vm->fault->swap_in_failed;
     absent->no_room = vm->fault->swap_in_full;
     QLIST_FOREACH(load, &vm->fault->busy_loads, next) {
-        absent->elsewhere += load->io.nr_pages;
+        absent->elsewhere += load->unit ? 0 : load->io.nr_pages;
     }
+    absent->elsewhere += mm_unit_count(vm->fault, UINT64_MAX);
     for (i = 0; i < MM_MAX_REGIONS; i++) {
         if (vm->regions[i]) {
             const uint64_t *count = vm->regions[i]->map.count;
@@ -154,6 +167,9 @@ void mm_fault_count_absent(MmVM *vm, void *opaque)
             absent->elsewhere += qatomic_read(&count[MM_CLASS_SWAPPED]) +
                                  qatomic_read(&count[MM_CLASS_ZERO]);
             absent->lost += qatomic_read(&count[MM_CLASS_LOST]);
+            if (vm->fault->swap_in_huge && mm_region_is_huge(vm->regions[i])) {
+                absent->elsewhere += qatomic_read(&count[MM_CLASS_NEVER]);
+            }
         }
     }
 }

@@ -146,6 +146,18 @@ static void finish_slice(MmFault *f, MmRegion *region, uint64_t page,
                  nr * MM_PAGE_SIZE);
 }
 
+/* A part of a huge page cannot be discarded, and QEMU does not ask for it. */
+static void whole_pages(const MmRegion *region, MmRange *range)
+{
+    uint64_t unit = region->unit_pages;
+    uint64_t end = range->first_page + range->nr_pages;
+    uint64_t first = QEMU_ALIGN_UP(range->first_page, unit);
+
+    end = QEMU_ALIGN_DOWN(end, unit);
+    range->first_page = first;
+    range->nr_pages = end - MIN(first, end);
+}
+
 static bool range_valid(const MmRegion *region, const MmRange *range)
 {
     return range->first_page < region->nr_pages &&
@@ -162,6 +174,9 @@ static bool discard_slice(MmFault *f)
     uint64_t nr, i, to_punch = 0;
     bool blocked = false;
 
+    if (region && range_valid(region, range)) {
+        whole_pages(region, range);
+    }
     if (!region || !range->nr_pages || !range_valid(region, range)) {
         acknowledge(f);
         return true;
@@ -171,14 +186,16 @@ static bool discard_slice(MmFault *f)
          i++) {
         mm_region_reconcile_chunk(f->vm, region, i);
     }
-    for (i = 0; i < nr && !blocked; i++) {
-        int ret = discard_page(f, region, page + i);
+    for (i = 0; i < nr; i += region->unit_pages) {
+        int ret = mm_region_is_huge(region)
+                  ? mm_unit_discard(f, region, page + i)
+                  : discard_page(f, region, page + i);
 
-        blocked = ret < 0;
+        if (ret < 0) {
+            blocked = true;
+            nr = i;
+        }
         to_punch += ret > 0;
-    }
-    if (blocked) {
-        nr = i - 1;
     }
     if (nr) {
         finish_slice(f, region, page, nr, to_punch);

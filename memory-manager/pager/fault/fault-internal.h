@@ -22,9 +22,29 @@
 #define MM_LOADS_KEPT 16
 #define MM_LOAD_PAGES 8
 
+/* Huge pages that are being read at the same time. */
+#define MM_NR_UNITS 2
+
+/* A huge page on its way in: fault/unit.c */
+typedef struct MmUnit {
+    MmRegion *region;           /* with a reference; NULL: unused */
+    uint64_t page;              /* its first one */
+    uint64_t entries[MM_HUGE_PAGES]; /* FILLING */
+    uint8_t *buf;               /* its content so far */
+    unsigned next;              /* page that has not begun to be read */
+    unsigned reading;           /* loads under way */
+    unsigned read;              /* pages that have come from tiers */
+    int err;                    /* of the first page that failed, or 0 */
+    unsigned failed;            /* and which page that is */
+    bool cancelled;             /* discarded meanwhile, or given up */
+    int node;                   /* NUMA node of the thread that waits */
+    uint64_t since_ns;
+} MmUnit;
+
 /* A read of consecutive pages from consecutive places. */
 typedef struct MmLoad {
     MmTierIO io;
+    MmUnit *unit;               /* that it is for, or NULL */
     MmRegion *region;           /* with a reference */
     uint64_t page;
     uint64_t entries[MM_LOAD_PAGES]; /* FILLING, one per page */
@@ -68,6 +88,8 @@ struct MmFault {
     QLIST_HEAD(, MmLoad) free_loads;
     unsigned nr_free_loads;
     QLIST_HEAD(, MmLoad) busy_loads;
+    MmUnit units[MM_NR_UNITS];
+    uint8_t *unit_zeroes;       /* a huge page of them, or NULL: not needed */
     MmWaiters waiters;          /* has its own lock */
     MmWaiter again[MM_MAX_WAITERS]; /* copy of those to retry */
     unsigned last_region;       /* of the last fault */
@@ -122,6 +144,7 @@ struct MmFault {
     uint64_t swap_in_asked_ns;  /* when the last page was, 0: not yet */
     bool swap_in_failed;        /* a read has */
     bool swap_in_full;          /* the limit is in the way */
+    bool swap_in_huge;          /* huge pages without content, too */
 
     GMutex work_lock;
     GCond work_done;
@@ -148,6 +171,43 @@ MmWaitReason mm_serve_never(MmFault *f, MmRegion *region, uint64_t page);
 /** mm_serve_swapped: the same for a page in SWAPPED; @entry is the map's. */
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
                               uint64_t entry);
+
+/** mm_unit_serve_never: the same for a huge page, its first page in NEVER. */
+MmWaitReason mm_unit_serve_never(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_unit_serve_swapped: the same for one in SWAPPED. */
+MmWaitReason mm_unit_serve_swapped(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_unit_step: go on with huge pages that are being read. */
+void mm_unit_step(MmFault *f);
+
+/**
+ * mm_unit_loaded: some pages of a huge page have been read
+ *
+ * @load: for a unit
+ * @i: the first page of it that was not read rightly, if @err is not 0
+ */
+void mm_unit_loaded(MmFault *f, MmLoad *load, unsigned i, int err);
+
+/**
+ * mm_unit_cancel: nobody wants the huge pages any more that are being read
+ *
+ * In [@page, @page + @nr).  @state: what they are now, NEVER or LOST
+ */
+void mm_unit_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+                    MmPageState state);
+
+/** mm_unit_discard: as discard_page() in discard.c. */
+int mm_unit_discard(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_unit_lose: its first page is LOST; so are the others. */
+void mm_unit_lose(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_unit_give_up: one that is SWAPPED, as far as it is. */
+void mm_unit_give_up(MmFault *f, MmRegion *region, uint64_t page);
+
+/** mm_unit_count: pages of those that are being read; since @before_ns. */
+uint64_t mm_unit_count(const MmFault *f, uint64_t before_ns);
 
 /** mm_can_give_up: is the page out of memory, and not to be had? */
 bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page);
@@ -216,6 +276,20 @@ void mm_load_init(MmFault *f);
 unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want);
 
+/**
+ * mm_load_unit: read pages of a huge page
+ *
+ * @i: index in the unit of the first one; it and the following @nr ones lie
+ *     together, and have been taken (FILLING)
+ *
+ * Returns false if no load is free.  Ends in mm_unit_loaded().
+ */
+bool mm_load_unit(MmFault *f, MmUnit *unit, unsigned i, unsigned nr);
+
+/** mm_load_failed: tell of a page that somebody waits for at @waits. */
+void mm_load_failed(MmFault *f, MmRegion *region, uint64_t page, uint64_t waits,
+                    const MmTier *tier, int err);
+
 /** mm_load_wait_reason: what a page waits for whose load cannot start. */
 MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page);
 
@@ -265,6 +339,14 @@ bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page);
 unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
                         const uint64_t *entries, const void *src,
                         unsigned nr, MmWaitReason *reason);
+
+/**
+ * mm_serve_fill: content of a page that is one value throughout
+ *
+ * @entry: names the value, with the checksum of @page
+ */
+void mm_serve_fill(const MmRegion *region, uint64_t page, uint64_t entry,
+                   void *buf);
 
 /** mm_unfill: a FILLING page goes back to where it came from. */
 void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry);

@@ -56,11 +56,12 @@ static void serve_fault(MmFault *f, uint64_t addr, uint32_t tid)
     MmRegion *region;
     uint64_t page;
 
-    addr &= ~(uint64_t)(MM_PAGE_SIZE - 1);
     region = find_region(f, addr, &page);
     if (!region) {
         return;     /* unmapped since, and whoever waited is gone */
     }
+    page = mm_region_unit(region, page);
+    addr = region->hva + page * MM_PAGE_SIZE;
     mm_region_reconcile_chunk(f->vm, region, page / MM_CHUNK_PAGES);
     f->tid = tid;
     f->node = mm_nodes_of_thread(f->vm->nodes, tid, f->now_ns);
@@ -308,6 +309,7 @@ static void *fault_thread(void *opaque)
             }
         }
         ended = mm_load_reap(f);
+        mm_unit_step(f);
         if (nr || ended) {
             mm_spin_event(&f->spin, f->now_ns);
         }
@@ -468,9 +470,10 @@ void mm_fault_give_up(MmVM *vm, void *opaque)
         MmRegion *region = find_region(f, f->again[i].addr, &page);
 
         if (region && mm_can_give_up(f, region, page) &&
-            mm_uffd_poison(vm->uffd, f->again[i].addr) == 0) {
+            mm_uffd_poison(vm->uffd, f->again[i].addr,
+                           region->unit_pages * MM_PAGE_SIZE) == 0) {
             mm_give_up(f, region, page);
-            mm_fault_served(f, region, page, 1);
+            mm_fault_served(f, region, page, region->unit_pages);
             (*count)++;
         }
     }

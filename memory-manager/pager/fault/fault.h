@@ -49,8 +49,13 @@ void mm_fault_add_region(MmVM *vm, void *region);
  */
 void mm_fault_remove_region(MmVM *vm, void *region);
 
-/** mm_fault_swap_in: bring everything in; mm_fault_swapped_in() when done. */
-void mm_fault_swap_in(MmVM *vm, void *unused);
+/**
+ * mm_fault_swap_in: bring everything in; mm_fault_swapped_in() when done
+ *
+ * @detach: bool *, nobody is to serve faults afterwards: huge pages that were
+ *          never populated are to be there, too; work for mm_fault_call()
+ */
+void mm_fault_swap_in(MmVM *vm, void *detach);
 
 /**
  * mm_fault_replay: begin to read what the guest wanted when it woke up
@@ -68,7 +73,7 @@ void mm_fault_give_up(MmVM *vm, void *count);
 
 /* What a swap-in has left outside memory. */
 typedef struct MmFaultAbsent {
-    uint64_t elsewhere;         /* pages swapped, zero, or being read */
+    uint64_t elsewhere;         /* pages that were to come, and have not */
     uint64_t lost;              /* pages */
     bool failed;                /* reads of the last swap-in have failed */
     bool no_room;               /* the limit has ended it */

@@ -72,6 +72,33 @@ static unsigned take_run(MmRegion *region, uint64_t page, uint64_t first,
     return nr;
 }
 
+/* Whose entries are in the load. */
+static void submit(MmFault *f, MmLoad *load, MmRegion *region, uint64_t page,
+                   unsigned nr)
+{
+    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[0]));
+
+    QLIST_REMOVE(load, next);
+    f->nr_free_loads--;
+    QLIST_INSERT_HEAD(&f->busy_loads, load, next);
+    qatomic_inc(&region->refs);
+    load->region = region;
+    load->page = page;
+    load->cancelled = 0;
+    load->node = f->node;
+    load->since_ns = f->now_ns;
+    load->io.store = false;
+    load->io.nr_pages = nr;
+    load->io.place = mm_entry_place(load->entries[0]);
+    load->io.opaque = f;
+    if (mm_mutated(MM_MUT_FREE_EARLY)) {
+        tier->ops->free(tier, load->io.place, nr);
+    }
+    if (!mm_queue_submit(f->queues[tier->index], &load->io)) {
+        qatomic_inc(&f->vm->state->stats.io_put_off);
+    }
+}
+
 unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want)
 {
@@ -96,26 +123,21 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                       load->entries);
     } while (!nr);
     mm_failpoint(MM_FP_FILLING);
-    QLIST_REMOVE(load, next);
-    f->nr_free_loads--;
-    QLIST_INSERT_HEAD(&f->busy_loads, load, next);
-    qatomic_inc(&region->refs);
-    load->region = region;
-    load->page = page;
-    load->cancelled = 0;
-    load->node = f->node;
-    load->since_ns = f->now_ns;
-    load->io.store = false;
-    load->io.nr_pages = nr;
-    load->io.place = mm_entry_place(first);
-    load->io.opaque = f;
-    if (mm_mutated(MM_MUT_FREE_EARLY)) {
-        tier->ops->free(tier, load->io.place, nr);
-    }
-    if (!mm_queue_submit(f->queues[tier->index], &load->io)) {
-        qatomic_inc(&f->vm->state->stats.io_put_off);
-    }
+    submit(f, load, region, page, nr);
     return nr;
+}
+
+bool mm_load_unit(MmFault *f, MmUnit *unit, unsigned i, unsigned nr)
+{
+    MmLoad *load = QLIST_FIRST(&f->free_loads);
+
+    if (!load) {
+        return false;
+    }
+    memcpy(load->entries, &unit->entries[i], nr * sizeof(load->entries[0]));
+    load->unit = unit;
+    submit(f, load, unit->region, unit->page + i, nr);
+    return true;
 }
 
 MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page)
@@ -142,8 +164,10 @@ void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
     MmLoad *load;
     unsigned i;
 
+    mm_unit_cancel(f, region, page, nr, state);
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        for (i = 0; load->region == region && i < load->io.nr_pages; i++) {
+        for (i = 0; load->region == region && !load->unit &&
+                    i < load->io.nr_pages; i++) {
             if (load->page + i - page < nr && !(load->cancelled & (1u << i))) {
                 load->cancelled |= 1u << i;
                 mm_map_move(&region->map, load->page + i, load->entries[i],
@@ -184,15 +208,11 @@ static bool read_fails(MmFault *f)
     return news;
 }
 
-static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
+void mm_load_failed(MmFault *f, MmRegion *region, uint64_t page, uint64_t waits,
+                    const MmTier *tier, int err)
 {
-    MmRegion *region = load->region;
-    uint64_t page = load->page + i;
-    MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(load->entries[i]));
-
-    mm_unfill(region, page, load->entries[i]);
     f->swap_in_failed = true;
-    if (!mm_waiters_set_reason(&f->waiters, region->hva + page * MM_PAGE_SIZE,
+    if (!mm_waiters_set_reason(&f->waiters, region->hva + waits * MM_PAGE_SIZE,
                                MM_WAIT_ERROR)) {
         mm_replay_failed(f, true);
         return;     /* read ahead: nobody has asked for it */
@@ -205,6 +225,15 @@ static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
                     err == EBADMSG ? "wrong checksum" : strerror(err),
                     page * MM_PAGE_SIZE, region->idstr);
     }
+}
+
+static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
+{
+    uint64_t page = load->page + i;
+
+    mm_unfill(load->region, page, load->entries[i]);
+    mm_load_failed(f, load->region, page, page,
+                   mm_vm_tier(f->vm, mm_entry_tier(load->entries[i])), err);
 }
 
 /* Place pages [i, i + nr) of a load; what is not placed becomes SWAPPED. */
@@ -236,17 +265,32 @@ static void drop_cancelled(MmFault *f, MmLoad *load, unsigned i)
     }
 }
 
-static void load_done(MmTierIO *io)
+/* All of it goes into the unit, or none. */
+static bool end_of_unit(MmFault *f, MmLoad *load)
 {
-    MmLoad *load = container_of(io, MmLoad, io);
-    MmFault *f = io->opaque;
+    MmTierIO *io = &load->io;
+    int err = io->ret < 0 ? -io->ret : 0;
+    unsigned i = 0;
+
+    while (!err && !load->unit->cancelled && i < io->nr_pages) {
+        if (content_right(f, load, i)) {
+            i++;
+        } else {
+            err = EBADMSG;
+        }
+    }
+    mm_unit_loaded(f, load, i, err);
+    load->unit = NULL;
+    return !err;
+}
+
+static bool end_of_pages(MmFault *f, MmLoad *load)
+{
+    MmTierIO *io = &load->io;
     unsigned i, run = 0;
     bool all = true;
 
     mm_nodes_prefer(f->vm->nodes, load->node);
-    if (io->ret < 0) {
-        MM_STAT_ADD(f->vm, read_errors, 1);
-    }
     for (i = 0; i < io->nr_pages; i++) {
         bool cancelled = load->cancelled & (1u << i);
         int err = cancelled ? 0 : io->ret < 0 ? -io->ret
@@ -266,6 +310,19 @@ static void load_done(MmTierIO *io)
         }
     }
     place_run(f, load, io->nr_pages - run, run);
+    return all;
+}
+
+static void load_done(MmTierIO *io)
+{
+    MmLoad *load = container_of(io, MmLoad, io);
+    MmFault *f = io->opaque;
+    bool all;
+
+    if (io->ret < 0) {
+        MM_STAT_ADD(f->vm, read_errors, 1);
+    }
+    all = load->unit ? end_of_unit(f, load) : end_of_pages(f, load);
     f->read_worked |= all;
     if (all) {
         mm_replay_failed(f, false);
@@ -290,8 +347,11 @@ bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page)
     MmLoad *load;
 
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        if (load->region == region && page - load->page < load->io.nr_pages) {
-            return hangs(f, load);
+        if (load->region == region &&
+            (load->unit ? load->unit->page == page
+                        : page - load->page < load->io.nr_pages) &&
+            hangs(f, load)) {
+            return true;
         }
     }
     return false;

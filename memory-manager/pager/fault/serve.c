@@ -85,6 +85,19 @@ void mm_fault_served(MmFault *f, MmRegion *region, uint64_t page,
     }
 }
 
+void mm_serve_fill(const MmRegion *region, uint64_t page, uint64_t entry,
+                   void *buf)
+{
+    uint64_t value = (uint64_t)region->map.checksums[page] << 32 |
+                     (uint32_t)mm_entry_place(entry);
+    uint64_t *word = buf;
+    unsigned i;
+
+    for (i = 0; i < MM_PAGE_SIZE / sizeof(value); i++) {
+        word[i] = value;
+    }
+}
+
 void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry)
 {
     MmPageState state = mm_entry_tier(entry) == MM_TIER_NONE
@@ -133,16 +146,46 @@ static void filled(MmFault *f, MmRegion *region, uint64_t page,
  * Nothing is registered there any more.  Whoever waits for it all the same
  * (UFFDIO_UNREGISTER may leave somebody behind) has to look again.
  */
-static void fault_anew(MmFault *f, uint64_t addr)
+static void fault_anew(MmFault *f, uint64_t addr, uint64_t len)
 {
-    mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
-    mm_waiters_remove(&f->waiters, addr, MM_PAGE_SIZE, mm_fault_latency, f);
+    mm_uffd_wake(f->vm->uffd, addr, len);
+    mm_waiters_remove(&f->waiters, addr, len, mm_fault_latency, f);
+}
+
+/*
+ * Copy content to where there is none.  The kernel says that a huge page exists
+ * when it has none left, too.
+ */
+static MmUffdResult copy_in(MmFault *f, const MmRegion *region, uint64_t page,
+                            const void *src, unsigned nr, uint64_t *done)
+{
+    MmUffdResult res = mm_uffd_copy(f->vm->uffd, page_addr(region, page), src,
+                                    nr * MM_PAGE_SIZE, done);
+
+    if (res == MM_UFFD_EXISTS && mm_region_is_huge(region) &&
+        mm_region_present(region, page, 1) != page) {
+        return MM_UFFD_NO_MEMORY;
+    }
+    return res;
+}
+
+/* A huge page's first page goes last: with it others may have the rest. */
+static unsigned filled_some(MmFault *f, MmRegion *region, uint64_t page,
+                            const uint64_t *entries, uint64_t bytes)
+{
+    unsigned nr = bytes / MM_PAGE_SIZE, i;
+
+    for (i = nr; i--; ) {
+        filled(f, region, page + i, entries[i]);
+    }
+    return nr;
 }
 
 unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
                         const uint64_t *entries, const void *src,
                         unsigned nr, MmWaitReason *reason)
 {
+    uint64_t least = region->unit_pages * MM_PAGE_SIZE;
     unsigned placed = 0;
 
     *reason = MM_WAIT_NONE;
@@ -151,17 +194,15 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
         uint64_t done;
         MmUffdResult res;
 
-        res = mm_uffd_copy(f->vm->uffd, addr, src + placed * MM_PAGE_SIZE,
-                           (nr - placed) * MM_PAGE_SIZE, &done);
+        res = copy_in(f, region, page + placed, src + placed * MM_PAGE_SIZE,
+                      nr - placed, &done);
         if (res == MM_UFFD_EXISTS) {
             /* a present page wins: somebody holds newer content than ours */
             addr += done;
-            mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
-            done += MM_PAGE_SIZE;
+            mm_uffd_wake(f->vm->uffd, addr, least);
+            done += least;
         }
-        for (; done; done -= MM_PAGE_SIZE, placed++) {
-            filled(f, region, page + placed, entries[placed]);
-        }
+        placed += filled_some(f, region, page + placed, &entries[placed], done);
         if (res == MM_UFFD_NO_MEMORY) {
             *reason = MM_WAIT_LIMIT;
             mm_reclaim_urge(f->vm);
@@ -171,13 +212,13 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
             *reason = MM_WAIT_BUSY;
             break;
         }
-        if (res == MM_UFFD_GONE && nr - placed > 1) {
+        if (res == MM_UFFD_GONE && nr - placed > region->unit_pages) {
             /* the mapping may end somewhere in the range: try one page */
             nr = placed + 1;
             continue;
         }
         if (res == MM_UFFD_GONE) {
-            fault_anew(f, addr);
+            fault_anew(f, addr, least);
             break;
         }
         if (res == MM_UFFD_HOLE || res == MM_UFFD_BAD) {
@@ -228,6 +269,10 @@ void mm_give_up(MmFault *f, MmRegion *region, uint64_t page)
         if (mm_entry_state(entry) != MM_PAGE_SWAPPED) {
             return;
         }
+        if (mm_region_is_huge(region)) {
+            mm_unit_give_up(f, region, page);
+            return;
+        }
         /* fails if it is moved to another place just now */
     } while (!mm_map_cas(&region->map, page, entry, lost_entry(entry)));
     mm_vm_page_lost(f->vm, region, page);
@@ -247,6 +292,7 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
                                    MM_TIER_NONE, 0);
     unsigned age = mm_entry_age(entry);
     uint64_t addr = page_addr(region, page);
+    uint64_t len = region->unit_pages * MM_PAGE_SIZE;
     MmUffdResult res;
 
     if (!mm_mutated(MM_MUT_NO_MAP_OWNER) &&
@@ -255,7 +301,7 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
         return mm_serve_page(f, region, page);
     }
     mm_failpoint(MM_FP_MAPPING);
-    res = mm_uffd_continue(f->vm->uffd, addr);
+    res = mm_uffd_continue(f->vm->uffd, addr, len);
     if (mm_mutated(MM_MUT_NO_MAP_OWNER)) {
         return MM_WAIT_NONE;
     }
@@ -263,6 +309,7 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
     if (res == MM_UFFD_BAD || res == MM_UFFD_HOLE) {
         mm_map_move(&region->map, page, mapping, lost_entry(mapping));
         mm_vm_page_lost(f->vm, region, page);
+        mm_unit_lose(f, region, page);
         return MM_WAIT_LOST;
     }
     if (state != MM_PAGE_RESIDENT) {
@@ -281,10 +328,10 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
     }
     if (res == MM_UFFD_EXISTS || res == MM_UFFD_GONE) {
         /* mapped already, or unregistered: it has to look again */
-        mm_uffd_wake(f->vm->uffd, addr, MM_PAGE_SIZE);
+        mm_uffd_wake(f->vm->uffd, addr, len);
     }
     MM_STAT_ADD(f->vm, fault_minor, 1);
-    mm_fault_served(f, region, page, 1);
+    mm_fault_served(f, region, page, region->unit_pages);
     return MM_WAIT_NONE;
 }
 
@@ -294,9 +341,12 @@ MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page)
 
     switch (mm_entry_state(entry)) {
     case MM_PAGE_NEVER:
-        return mm_serve_never(f, region, page);
+        return mm_region_is_huge(region) ? mm_unit_serve_never(f, region, page)
+                                         : mm_serve_never(f, region, page);
     case MM_PAGE_SWAPPED:
-        return mm_serve_swapped(f, region, page, entry);
+        return mm_region_is_huge(region)
+               ? mm_unit_serve_swapped(f, region, page)
+               : mm_serve_swapped(f, region, page, entry);
     case MM_PAGE_FILLING:
         return MM_WAIT_LOAD;
     case MM_PAGE_RESIDENT:

@@ -27,16 +27,10 @@
 static MmWaitReason fill(MmFault *f, MmRegion *region, uint64_t page,
                          uint64_t entry)
 {
-    uint64_t value = (uint64_t)region->map.checksums[page] << 32 |
-                     (uint32_t)mm_entry_place(entry);
-    uint64_t *word = (uint64_t *)f->fill_page;
     uint64_t filling = mm_entry_with_state(entry, MM_PAGE_FILLING);
     MmWaitReason reason;
-    unsigned i;
 
-    for (i = 0; i < MM_PAGE_SIZE / sizeof(value); i++) {
-        word[i] = value;
-    }
+    mm_serve_fill(region, page, entry, f->fill_page);
     mm_map_move(&region->map, page, entry, filling);
     mm_failpoint(MM_FP_FILLING);
     mm_nodes_prefer(f->vm->nodes, f->node);

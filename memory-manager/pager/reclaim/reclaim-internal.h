@@ -20,6 +20,7 @@
 
 typedef struct MmCandidate {
     uint32_t region;            /* id */
+    uint32_t nr_pages;          /* 1, or a huge page's */
     uint64_t page;
 } MmCandidate;
 
@@ -52,6 +53,9 @@ typedef struct MmBatch {
     uint8_t *gather;            /* as many */
     bool moving;                /* from a tier, not from memory */
 
+    /* reclaim/unit-out.c */
+    bool of_unit;               /* a part of the huge page on its way out */
+
     /* whose batch it is sets them */
     bool busy;
     MmRegion *region;           /* with a reference */
@@ -68,6 +72,18 @@ typedef struct MmBatch {
     unsigned run_nr;            /* pieces in it */
     MmPiece *run[MM_TIER_IO_PAGES];
 } MmBatch;
+
+/* A huge page on its way out: reclaim/unit-out.c */
+typedef struct MmUnitOut {
+    MmRegion *region;           /* with a reference; NULL: none */
+    uint64_t page;              /* its first one */
+    uint64_t entry;             /* of that, WRITEBACK */
+    unsigned next;              /* page that has not begun to be stored */
+    unsigned parts;             /* batches under way */
+    bool failed;                /* it stays in memory */
+    uint64_t stored[MM_HUGE_PAGES]; /* as in MmPiece */
+    uint32_t checksums[MM_HUGE_PAGES];
+} MmUnitOut;
 
 typedef struct MmTierHealth {
     bool ready;                 /* proven and settled; remains so */
@@ -162,6 +178,7 @@ struct MmReclaim {
     uint64_t in_epoch;          /* pages evicted in vm->epoch */
 
     MmBatch batches[MM_NR_BATCHES + 1];
+    MmUnitOut unit;
     uint64_t ticket;            /* of the last batch */
     unsigned hanging;           /* batches */
     MmMove move;
@@ -171,6 +188,7 @@ struct MmReclaim {
     MmCandidate fifo[MM_FIFO_PAGES];
     unsigned fifo_head;
     unsigned fifo_nr;
+    unsigned fifo_pages;
 
     /* atomic */
     bool sleeping;
@@ -180,8 +198,8 @@ struct MmReclaim {
     bool evicting;              /* set by control, reset by reclaim */
 };
 
-/** mm_zap_add: one page more; up to MM_ZAP_PAGES. */
-void mm_zap_add(MmZap *zap, uint32_t region, uint64_t page);
+/** mm_zap_add: what comes and goes with @page; up to MM_ZAP_PAGES times. */
+void mm_zap_add(MmZap *zap, const MmRegion *region, uint64_t page);
 
 /**
  * mm_zap_send: ask QEMU, and wait: until then nothing is known about the pages
@@ -317,6 +335,33 @@ bool mm_move_busy(const MmReclaim *r);
  * have left memory meanwhile, of whatever batch.
  */
 unsigned mm_writeback(MmReclaim *r);
+
+/**
+ * mm_unit_out_begin: evict a huge page next; there is none under way
+ *
+ * @region: with a reference, which is taken over
+ * @page: its first one, a candidate as far as is known
+ */
+void mm_unit_out_begin(MmReclaim *r, MmRegion *region, uint64_t page);
+
+/** mm_unit_out_wants: is there more of it to be stored? */
+bool mm_unit_out_wants(const MmReclaim *r);
+
+/** mm_unit_out_part: fill an empty batch with what comes next of it. */
+void mm_unit_out_part(MmReclaim *r, MmBatch *b);
+
+/** mm_unit_out_stored: a part has come to its end; returns pages evicted. */
+unsigned mm_unit_out_stored(MmReclaim *r, MmBatch *b);
+
+/** mm_writeback_pread: copy pages of guest memory, which may be holes. */
+bool mm_writeback_pread(const MmRegion *region, uint64_t page, unsigned nr,
+                        void *buf);
+
+/** mm_writeback_count: pages have left memory. */
+void mm_writeback_count(MmReclaim *r, unsigned evicted);
+
+/** mm_writeback_free: the place that an entry names is not wanted. */
+void mm_writeback_free(MmReclaim *r, uint64_t entry);
 
 /** mm_writeback_reap: end the batches that are stored; as mm_writeback(). */
 unsigned mm_writeback_reap(MmReclaim *r);

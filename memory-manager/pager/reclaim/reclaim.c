@@ -99,7 +99,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
     *evicted = mm_writeback_reap(r);
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
            !qatomic_read(&r->vm->reclaim_rests)) {
-        if (r->fifo_nr < target && ret > 0) {
+        if (r->fifo_pages < target && ret > 0) {
             ret = mm_scan_candidates(r, MM_ZAP_PAGES, force);
             if (ret < 0) {
                 return ret;

@@ -50,7 +50,7 @@ static void take_present(MmRegion *region, MmSamplePage *p, MmZap *zap)
     p->ours = true;
     p->entry = candidate;
     if (!zapped) {
-        mm_zap_add(zap, region->id, p->page);
+        mm_zap_add(zap, region, p->page);
     }
 }
 
@@ -81,12 +81,12 @@ static void take(MmReclaim *r, MmRegion *region, uint64_t page, MmZap *zap)
 
 /*
  * The pages with these numbers, counted over all regions; they are sorted.
- * One that has been drawn twice counts once.
+ * One that has been drawn twice counts once, and so does a huge page.
  */
 static void take_all(MmReclaim *r, const uint64_t *numbers, unsigned nr,
                      MmZap *zap)
 {
-    uint64_t first = 0;
+    uint64_t first = 0, page, last;
     unsigned i = 0;
     uint32_t id;
 
@@ -96,9 +96,12 @@ static void take_all(MmReclaim *r, const uint64_t *numbers, unsigned nr,
         if (!region) {
             continue;
         }
+        last = UINT64_MAX;
         for (; i < nr && numbers[i] - first < region->nr_pages; i++) {
-            if (!i || numbers[i] != numbers[i - 1]) {
-                take(r, region, numbers[i] - first, zap);
+            page = mm_region_unit(region, numbers[i] - first);
+            if (page != last) {
+                take(r, region, page, zap);
+                last = page;
             }
         }
         first += region->nr_pages;

@@ -37,19 +37,32 @@
 /* One scan out of so many begins somewhere else. */
 #define JUMP 4
 
+static void fifo_push_range(MmReclaim *r, const MmRange *range, unsigned unit)
+{
+    uint64_t page;
+
+    for (page = 0; page < range->nr_pages; page += unit) {
+        unsigned tail = (r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES;
+
+        r->fifo[tail].region = range->region;
+        r->fifo[tail].nr_pages = unit;
+        r->fifo[tail].page = range->first_page + page;
+        r->fifo_pages += unit;
+    }
+}
+
 static void fifo_push(MmReclaim *r, const MmZap *zap)
 {
     unsigned i;
-    uint64_t page;
 
     for (i = 0; i < zap->hdr.nr_ranges; i++) {
         const MmRange *range = &zap->ranges[i];
+        MmRegion *region = mm_vm_region_get(r->vm, range->region);
 
-        for (page = 0; page < range->nr_pages; page++) {
-            unsigned tail = (r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES;
-
-            r->fifo[tail].region = range->region;
-            r->fifo[tail].page = range->first_page + page;
+        /* perhaps another one by now: its pages are no candidates then */
+        if (region) {
+            fifo_push_range(r, range, region->unit_pages);
+            mm_region_put(r->vm, region);
         }
     }
 }
@@ -93,9 +106,9 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
     if (mm_entry_state(entry) != MM_PAGE_RESIDENT) {
         return false;
     }
-    r->seen++;
+    r->seen += region->unit_pages;
     if (mm_region_dma_held(region, page)) {
-        r->held++;
+        r->held += region->unit_pages;
         return false;
     }
     gather->coldest = MIN(gather->coldest, mm_entry_age(entry));
@@ -104,8 +117,8 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
                     mm_entry_with_state(entry, MM_PAGE_CANDIDATE))) {
         return false;
     }
-    r->found++;
-    mm_zap_add(gather->zap, region->id, page);
+    r->found += region->unit_pages;
+    mm_zap_add(gather->zap, region, page);
     return true;
 }
 
@@ -115,14 +128,18 @@ static bool move_in_region(MmReclaim *r, MmHand *hand, MmRegion *region,
                            MmPass *pass, void *opaque)
 {
     uint64_t end = MIN(hand->page + LOOK_PAGES, region->nr_pages);
+    unsigned unit = region->unit_pages;
 
-    for (; hand->page < end && *want; hand->page++) {
-        (*looked)++;
+    hand->page = mm_region_unit(region, hand->page);
+    for (; hand->page < end && *want; hand->page += unit) {
+        *looked += unit;
         if (!mm_region_reconciled(region, hand->page)) {
-            hand->page |= MM_CHUNK_PAGES - 1;
+            hand->page = QEMU_ALIGN_UP(hand->page + 1, MM_CHUNK_PAGES) - unit;
             continue;
         }
-        *want -= pass(r, region, hand->page, opaque);
+        if (pass(r, region, hand->page, opaque)) {
+            *want -= MIN(*want, unit);
+        }
     }
     return hand->page < region->nr_pages;
 }

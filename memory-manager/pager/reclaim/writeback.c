@@ -38,12 +38,51 @@
 /* How long to wait for a medium before looking round. */
 #define LOOK_MS 100
 
+static const MmCandidate *fifo_first(const MmReclaim *r)
+{
+    return r->fifo_nr ? &r->fifo[r->fifo_head] : NULL;
+}
+
+static const MmCandidate *fifo_pop(MmReclaim *r)
+{
+    const MmCandidate *c = fifo_first(r);
+
+    r->fifo_head = (r->fifo_head + 1) % MM_FIFO_PAGES;
+    r->fifo_nr--;
+    r->fifo_pages -= c->nr_pages;
+    return c;
+}
+
+/* A huge page waits for its turn: one after the other. */
+static bool unit_is_first(const MmReclaim *r)
+{
+    const MmCandidate *c = fifo_first(r);
+
+    return c && c->nr_pages > 1;
+}
+
+static void collect_unit(MmReclaim *r)
+{
+    const MmCandidate *c = fifo_pop(r);
+    MmRegion *region = mm_vm_region_get(r->vm, c->region);
+
+    if (!region) {
+        return;
+    }
+    if (region->unit_pages == c->nr_pages && c->page < region->nr_pages) {
+        r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
+        mm_unit_out_begin(r, region, c->page);
+    } else {
+        mm_region_put(r->vm, region);   /* replaced since */
+    }
+}
+
 /* Take pages from the fifo's head, as long as they are of one region. */
 static void collect(MmReclaim *r, MmBatch *b)
 {
     r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
-    while (r->fifo_nr && b->nr < MM_TIER_IO_PAGES) {
-        MmCandidate *c = &r->fifo[r->fifo_head];
+    while (r->fifo_nr && b->nr < MM_TIER_IO_PAGES && !unit_is_first(r)) {
+        const MmCandidate *c = fifo_first(r);
         uint64_t entry;
 
         if (b->region && b->region->id != c->region) {
@@ -52,9 +91,9 @@ static void collect(MmReclaim *r, MmBatch *b)
         if (!b->region) {
             b->region = mm_vm_region_get(r->vm, c->region);
         }
-        r->fifo_head = (r->fifo_head + 1) % MM_FIFO_PAGES;
-        r->fifo_nr--;
-        if (!b->region || c->page >= b->region->nr_pages) {
+        fifo_pop(r);
+        if (!b->region || c->page >= b->region->nr_pages ||
+            mm_region_is_huge(b->region)) {
             continue;   /* removed since, perhaps replaced */
         }
         entry = mm_map_get(&b->region->map, c->page);
@@ -117,12 +156,18 @@ static unsigned run_length(const MmBatch *b, unsigned i)
     return nr;
 }
 
-static bool read_pages(const MmBatch *b, unsigned i, unsigned nr)
+bool mm_writeback_pread(const MmRegion *region, uint64_t page, unsigned nr,
+                        void *buf)
 {
     ssize_t len = nr * MM_PAGE_SIZE;
 
-    return TEMP_FAILURE_RETRY(pread(b->region->ram_fd, b->p[i].buf, len,
-                                    b->p[i].page * MM_PAGE_SIZE)) == len;
+    return TEMP_FAILURE_RETRY(pread(region->ram_fd, buf, len,
+                                    page * MM_PAGE_SIZE)) == len;
+}
+
+static bool read_pages(const MmBatch *b, unsigned i, unsigned nr)
+{
+    return mm_writeback_pread(b->region, b->p[i].page, nr, b->p[i].buf);
 }
 
 static void lose(MmReclaim *r, MmBatch *b, unsigned i)
@@ -169,7 +214,7 @@ static void copy_out(MmReclaim *r, MmBatch *b)
     }
 }
 
-static void free_place(MmReclaim *r, uint64_t entry)
+void mm_writeback_free(MmReclaim *r, uint64_t entry)
 {
     MmTier *tier = mm_vm_tier(r->vm, mm_entry_tier(entry));
 
@@ -212,7 +257,7 @@ static void publish(MmReclaim *r, MmBatch *b)
         } else if (publish_piece(r, b, &b->p[i])) {
             i++;
         } else {
-            free_place(r, b->p[i].stored);
+            mm_writeback_free(r, b->p[i].stored);
             MM_STAT_ADD(r->vm, evict_abort_touched, 1);
             drop_from_batch(b, i, MM_PAGE_RESIDENT);
         }
@@ -248,7 +293,7 @@ static void restore(MmReclaim *r, MmBatch *b, unsigned i)
     resident = mm_entry_with_age(resident, 0);
     mm_map_move(&b->region->map, b->p[i].page, entry,
                 mm_entry_with_state(resident, MM_PAGE_RESIDENT));
-    free_place(r, entry);
+    mm_writeback_free(r, entry);
 }
 
 static unsigned punched(MmReclaim *r, MmBatch *b, unsigned i, unsigned nr)
@@ -295,8 +340,9 @@ static void end_batch(MmReclaim *r, MmBatch *b)
     }
 }
 
-static void count_epoch(MmReclaim *r, unsigned evicted)
+void mm_writeback_count(MmReclaim *r, unsigned evicted)
 {
+    MM_STAT_ADD(r->vm, pages_evicted, evicted);
     r->in_epoch += evicted;
     if (r->in_epoch > qatomic_read(&r->vm->total_resident) / 4) {
         r->in_epoch = 0;
@@ -311,6 +357,11 @@ static unsigned finish_batch(MmReclaim *r, MmBatch *b)
     unsigned i, nr;
 
     mm_failpoint(MM_FP_STORED);
+    if (b->of_unit) {
+        evicted = mm_unit_out_stored(r, b);
+        end_batch(r, b);
+        return evicted;
+    }
     publish(r, b);
     punch_all(b);
     mm_failpoint(MM_FP_PUNCHED);
@@ -318,11 +369,18 @@ static unsigned finish_batch(MmReclaim *r, MmBatch *b)
         nr = run_length(b, i);
         evicted += punched(r, b, i, nr);
     }
-    MM_STAT_ADD(r->vm, pages_evicted, evicted);
-    count_epoch(r, evicted);
+    mm_writeback_count(r, evicted);
     mm_fault_retry(r->vm);
     end_batch(r, b);
     return evicted;
+}
+
+static void begin_part(MmReclaim *r, MmBatch *b)
+{
+    b->busy = true;
+    b->of_unit = true;
+    mm_unit_out_part(r, b);
+    mm_store_begin(b, 0);
 }
 
 static void begin_batch(MmReclaim *r, MmBatch *b)
@@ -330,6 +388,7 @@ static void begin_batch(MmReclaim *r, MmBatch *b)
     unsigned i;
 
     b->busy = true;
+    b->of_unit = false;
     b->region = NULL;
     b->nr = 0;
     collect(r, b);
@@ -363,11 +422,10 @@ static MmBatch *idle_batch(MmReclaim *r)
     return NULL;
 }
 
-unsigned mm_writeback_reap(MmReclaim *r)
+static unsigned step_all(MmReclaim *r)
 {
     unsigned i, evicted = 0;
 
-    mm_reclaim_reap(r);
     for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
         MmBatch *b = &r->batches[i];
 
@@ -378,37 +436,68 @@ unsigned mm_writeback_reap(MmReclaim *r)
     return evicted;
 }
 
+unsigned mm_writeback_reap(MmReclaim *r)
+{
+    unsigned evicted;
+
+    mm_reclaim_reap(r);
+    evicted = step_all(r);
+    /* to its end, whatever else is wanted */
+    while (mm_unit_out_wants(r) && idle_batch(r)) {
+        begin_part(r, idle_batch(r));
+        evicted += step_all(r);
+    }
+    return evicted;
+}
+
+/* Returns whether something has begun, or has turned out to be none. */
+static bool begin_next(MmReclaim *r)
+{
+    MmBatch *b = idle_batch(r);
+
+    if (!b || !r->fifo_nr || (unit_is_first(r) && r->unit.region)) {
+        return false;
+    }
+    if (unit_is_first(r)) {
+        collect_unit(r);
+    } else {
+        begin_batch(r, b);
+    }
+    return true;
+}
+
 unsigned mm_writeback(MmReclaim *r)
 {
     struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
     unsigned evicted = mm_writeback_reap(r);
-    MmBatch *b = idle_batch(r);
 
     if (evicted) {
         return evicted;
     }
-    if (b && r->fifo_nr) {
-        begin_batch(r, b);
+    if (begin_next(r)) {
         return mm_writeback_reap(r);
     }
     poll(&pfd, 1, mm_reclaim_wait_ms(r, LOOK_MS));
     mm_unwake(r->io_fd);
     evicted = mm_writeback_reap(r);
     /* held up altogether: that is as good as a refusal */
-    r->refused |= r->hanging && !idle_batch(r) && !mm_writeback_leaving(r);
+    r->refused |= r->hanging && (!idle_batch(r) || r->unit.region) &&
+                  !mm_writeback_leaving(r);
     return evicted;
 }
 
 unsigned mm_writeback_leaving(const MmReclaim *r)
 {
     unsigned i, nr = 0;
+    bool hangs = false;
 
     for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
         const MmBatch *b = &r->batches[i];
 
-        nr += b->busy && !b->hangs ? b->nr : 0;
+        nr += b->busy && !b->of_unit && !b->hangs ? b->nr : 0;
+        hangs |= b->busy && b->of_unit && b->hangs;
     }
-    return nr;
+    return nr + (r->unit.region && !hangs ? MM_HUGE_PAGES : 0);
 }
 
 bool mm_writeback_busy(const MmReclaim *r)
@@ -420,5 +509,5 @@ bool mm_writeback_busy(const MmReclaim *r)
             return true;
         }
     }
-    return false;
+    return r->unit.region != NULL;
 }

@@ -19,19 +19,20 @@
 
 QEMU_BUILD_BUG_ON(MM_ZAP_PAGES > MM_ZAP_MAX_RANGES);
 
-void mm_zap_add(MmZap *zap, uint32_t region, uint64_t page)
+void mm_zap_add(MmZap *zap, const MmRegion *region, uint64_t page)
 {
     MmRange *next = &zap->ranges[zap->hdr.nr_ranges];
 
-    zap->nr_pages++;
-    if (zap->hdr.nr_ranges && next[-1].region == region &&
+    zap->nr_pages += region->unit_pages;
+    if (zap->hdr.nr_ranges && next[-1].region == region->id &&
         next[-1].first_page + next[-1].nr_pages == page) {
-        next[-1].nr_pages++;
+        next[-1].nr_pages += region->unit_pages;
         return;
     }
     zap->hdr.nr_ranges++;
     *next = (MmRange) {
-        .region = region, .first_page = page, .nr_pages = 1,
+        .region = region->id, .first_page = page,
+        .nr_pages = region->unit_pages,
     };
 }
 
