@@ -65,6 +65,9 @@ static void managed_backend_memory_alloc(HostMemoryBackend *backend,
                    "pager; leave out share=off", TYPE_MEMORY_BACKEND_MANAGED);
         return;
     }
+    if (m->hugetlb && !managed_config_allows_huge(&m->config, errp)) {
+        return;
+    }
     if (managed_memory_alloc(backend, &m->config,
                              m->hugetlb ? MANAGED_HUGE_PAGE_SIZE
                                         : qemu_real_host_page_size(), errp)) {

@@ -17,7 +17,6 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
-#include "qemu/main-loop.h"
 #include "backends/managed-memory-internal.h"
 
 #define BALLOON_PAGE_SIZE 4096
@@ -46,7 +45,6 @@ bool managed_memory_balloon_slow(void *host, bool inflate)
     ManagedRegion *region = find_huge(host);
     uint64_t page, unit;
 
-    assert(qemu_mutex_iothread_locked());
     if (!region) {
         return false;
     }
@@ -70,7 +68,6 @@ void managed_memory_balloon_reset_slow(void)
     g_autoptr(GPtrArray) regions = managed_regions_snapshot();
     unsigned i;
 
-    assert(qemu_mutex_iothread_locked());
     for (i = 0; i < regions->len; i++) {
         ManagedRegion *region = regions->pdata[i];
 

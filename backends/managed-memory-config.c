@@ -5,6 +5,8 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "qapi/qapi-builtin-visit.h"
 #include "qapi/visitor.h"
 #include "qemu/units.h"
@@ -102,6 +104,24 @@ static void set_limit(Object *obj, Visitor *v, const char *name, void *opaque,
         return;
     }
     cc->get(obj)->limit = limit ?: MM_LIMIT_NONE;
+}
+
+bool managed_config_allows_huge(const ManagedConfig *config, Error **errp)
+{
+    g_autofree char *limit = size_to_str(config->limit);
+
+    if (config->limit < MANAGED_HUGE_LIMIT_MIN) {
+        g_autofree char *least = size_to_str(MANAGED_HUGE_LIMIT_MIN);
+
+        error_setg(errp, "property 'limit': no guest with huge pages can run "
+                   "with a limit of %s, it must be at least %s", limit, least);
+        return false;
+    }
+    if (config->limit < MANAGED_HUGE_LIMIT_LOW) {
+        warn_report("guests with huge pages hardly run with a limit of %s",
+                    limit);
+    }
+    return true;
 }
 
 static void get_key_secret(Object *obj, Visitor *v, const char *name,

@@ -300,10 +300,20 @@ bool managed_memory_discard_slow(void *host, size_t length)
 
 bool managed_memory_remap_slow(void *host, size_t length)
 {
-    bool ours;
+    bool ours = false;
 
     WITH_RCU_READ_LOCK_GUARD() {
-        ours = managed_region_find(host) != NULL;
+        ManagedRegion *region = managed_region_find(host);
+
+        if (region) {
+            uint8_t *end = (uint8_t *)host + length;
+
+            ours = true;
+            /* of a huge page all is lost */
+            host = region->hva + QEMU_ALIGN_DOWN((uint8_t *)host - region->hva,
+                                                 region->page_size);
+            length = QEMU_ALIGN_UP(end - (uint8_t *)host, region->page_size);
+        }
     }
     if (ours) {
         /* also takes away the mark of a poisoned page */

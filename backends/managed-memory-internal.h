@@ -85,6 +85,9 @@ bool managed_memory_alloc(HostMemoryBackend *backend,
 
 /* Of a hugetlb memfd; the only size of huge pages that is managed. */
 #define MANAGED_HUGE_PAGE_SIZE (2 * 1024 * 1024)
+/* What a guest of such pages needs to run at all, and to get anything done. */
+#define MANAGED_HUGE_LIMIT_MIN (8ULL * MANAGED_HUGE_PAGE_SIZE)
+#define MANAGED_HUGE_LIMIT_LOW (32ULL * MANAGED_HUGE_PAGE_SIZE)
 
 /**
  * managed_region_find: the region that contains an address
@@ -390,6 +393,9 @@ typedef struct ManagedConfigClass {
 
 void managed_config_init(ManagedConfig *config);
 void managed_config_clear(ManagedConfig *config);
+
+/** managed_config_allows_huge: is the limit one for huge pages?  May warn. */
+bool managed_config_allows_huge(const ManagedConfig *config, Error **errp);
 
 /**
  * managed_config_add_properties: give a class its properties

@@ -20,6 +20,7 @@
 #include "qemu/osdep.h"
 #include "hw/qdev-core.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/module.h"
 #include "qemu/notify.h"
@@ -70,9 +71,14 @@ bool managed_memory_alloc_memfd(HostMemoryBackend *backend, bool hugetlb,
         return false;
     }
     if (hugetlb && hugetlbsize && hugetlbsize != MANAGED_HUGE_PAGE_SIZE) {
-        error_setg(errp, "huge pages of %" PRIu64 " bytes cannot be managed "
-                   "memory; use hugetlbsize=2M, or leave out -object %s",
-                   hugetlbsize, TYPE_MANAGED_MEMORY);
+        g_autofree char *text = size_to_str(hugetlbsize);
+
+        error_setg(errp, "huge pages of %s cannot be managed memory; use "
+                   "hugetlbsize=2M, or leave out -object %s", text,
+                   TYPE_MANAGED_MEMORY);
+        return true;
+    }
+    if (hugetlb && !managed_config_allows_huge(&m->config, errp)) {
         return true;
     }
     config = m->config;

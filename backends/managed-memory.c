@@ -34,11 +34,14 @@
 #include "exec/ramlist.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "backends/managed-memory-internal.h"
 #include "trace.h"
 
+#define HUGE_POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define REGION_TIMEOUT_MS 30000
 #define REMOVE_TIMEOUT_MS 5000
 
@@ -357,11 +360,31 @@ static bool map_counters(ManagedRegion *region, Error **errp)
 static bool check_size(uint64_t size, uint32_t page_size, Error **errp)
 {
     if (page_size == MANAGED_HUGE_PAGE_SIZE && size % page_size) {
-        error_setg(errp, "memory of huge pages must be a multiple of 2 MiB, "
-                   "not %" PRIu64 " bytes", size);
+        error_setg(errp, "memory of huge pages must be a multiple of 2 MiB; "
+                   "use size=%" PRIu64 "M",
+                   ROUND_UP(size, page_size) / MiB);
         return false;
     }
     return true;
+}
+
+/* A guest that finds none waits, and with it whoever wants to know why. */
+static void warn_if_pool_is_short(uint64_t wanted)
+{
+    g_autofree char *text = NULL;
+    uint64_t unused;
+
+    if (!g_file_get_contents(HUGE_POOL "free_hugepages", &text, NULL, NULL) ||
+        qemu_strtou64(text, NULL, 10, &unused)) {
+        return;     /* out of a sandboxed QEMU's sight */
+    }
+    unused *= MANAGED_HUGE_PAGE_SIZE;
+    if (unused < wanted) {
+        warn_report("the host has %" PRIu64 " MiB of free huge pages, and the "
+                    "guest may use %" PRIu64 " MiB; more are made by writing "
+                    "to " HUGE_POOL "nr_hugepages",
+                    unused / MiB, wanted / MiB);
+    }
 }
 
 static ManagedRegion *region_new(HostMemoryBackend *backend, uint64_t limit,
@@ -390,6 +413,9 @@ static ManagedRegion *region_new(HostMemoryBackend *backend, uint64_t limit,
     region->page_size = page_size;
     region->size = ROUND_UP(backend->size, page_size);
     region->limit = limit == MM_LIMIT_NONE ? limit : MIN(limit, region->size);
+    if (page_size == MANAGED_HUGE_PAGE_SIZE) {
+        warn_if_pool_is_short(MIN(limit, region->size));
+    }
     region->owner = object_get_canonical_path(OBJECT(backend));
     pstrcpy(region->idstr, sizeof(region->idstr), name);
     for (i = 0; i < MM_REGION_FD__MAX; i++) {
@@ -443,15 +469,18 @@ static bool region_map(ManagedRegion *region, HostMemoryBackend *backend,
 {
     ERRP_GUARD();
     bool huge = region->page_size == MANAGED_HUGE_PAGE_SIZE;
-    /* what is swapped out needs no huge page: none is set aside for it */
-    bool reserve = backend->reserve && !huge;
-    uint32_t flags = RAM_SHARED | (reserve ? 0 : RAM_NORESERVE);
+    uint32_t flags = RAM_SHARED;
     int fd = qemu_dup(region->fds[MM_REGION_FD_RAM]);
 
     if (fd < 0) {
         error_setg_errno(errp, errno, "cannot duplicate the memory file");
         return false;
     }
+    if (huge) {
+        /* what is swapped out needs no huge page: none is set aside for it */
+        backend->reserve = false;
+    }
+    flags |= backend->reserve ? 0 : RAM_NORESERVE;
     memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend),
                                    region->idstr, backend->size, flags, fd, 0,
                                    errp);

@@ -222,6 +222,7 @@ static ManagedVMRegionList *describe_regions(const GArray *regions)
         region->id = info->id;
         region->name = g_strdup(info->idstr);
         region->size = info->size;
+        region->page_size = info->page_size;
         region->resident = info->resident;
         region->zero = info->zero;
         region->swapped = info->swapped;

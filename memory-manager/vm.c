@@ -130,8 +130,8 @@ static void check_host_swap(MmVM *vm)
 {
     vm->host_swap = mm_host_swap_may_hit(vm->rec.qemu_pid);
     if (vm->host_swap) {
-        warn_report("VM %s: the kernel may swap this VM's memory a second "
-                    "time. Set memory.swap.max=0 on its cgroup (v2), or "
+        warn_report("VM %s: the kernel may swap this VM's memory, but for huge "
+                    "pages, a second time. Set memory.swap.max=0 on its cgroup (v2), or "
                     "switch the host's swap off.", vm->label);
     }
 }

@@ -23,6 +23,7 @@ static void print_region(Monitor *mon, const ManagedMemoryRegion *region)
 {
     monitor_printf(mon, "region %" PRIu32 ": %s\n", region->id, region->name);
     print_size(mon, "size", region->size);
+    print_size(mon, "page size", region->page_size);
     if (region->has_limit) {
         print_size(mon, "adds to the limit", region->limit);
     }

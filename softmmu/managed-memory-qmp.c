@@ -88,6 +88,7 @@ static ManagedMemoryRegion *describe_region(const ManagedRegion *region)
     info->name = g_strdup(region->idstr);
     info->backend = g_strdup(region->owner);
     info->size = region->size;
+    info->page_size = region->page_size;
     info->has_limit = region->limit != MM_LIMIT_NONE;
     info->limit = info->has_limit ? region->limit : 0;
     info->dma_held = managed_dma_held(region);

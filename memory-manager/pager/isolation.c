@@ -224,7 +224,7 @@ bool mm_isolation_namespaces(Error **errp)
 /* With any arguments. */
 static const int allowed[] = {
     SCMP_SYS(accept4), SCMP_SYS(brk), SCMP_SYS(clock_gettime),
-    SCMP_SYS(close), SCMP_SYS(dup3), SCMP_SYS(epoll_ctl),
+    SCMP_SYS(epoll_ctl),
     SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(exit),
     SCMP_SYS(exit_group),
     SCMP_SYS(fallocate), SCMP_SYS(fchmod), SCMP_SYS(fcntl), SCMP_SYS(fstat),
@@ -249,7 +249,7 @@ static const int allowed[] = {
 };
 
 static const unsigned long allowed_ioctls[] = {
-    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER, UFFDIO_WAKE,
+    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_WAKE,
 };
 
 static int allow_openat(scmp_filter_ctx ctx, int dir_fd)
@@ -259,7 +259,31 @@ static int allow_openat(scmp_filter_ctx ctx, int dir_fd)
                                     (uint32_t)dir_fd));
 }
 
-static int allow_some(scmp_filter_ctx ctx, int proc_fd, int task_fd)
+/*
+ * Register memory with our own userfaultfd, which has the highest number, and
+ * put nothing in its place: QEMU's would have any memory of QEMU's filled.
+ */
+static int allow_register(scmp_filter_ctx ctx, int uffd)
+{
+    uint64_t bound = uffd < 0 ? INT_MAX : uffd;
+    int ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(close), 1,
+                               SCMP_A0(SCMP_CMP_LT, bound));
+
+    if (ret == 0) {
+        ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(dup3), 1,
+                               SCMP_A1(SCMP_CMP_LT, bound));
+    }
+    if (ret == 0 && uffd >= 0) {
+        ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 2,
+                               SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffff,
+                                       (uint32_t)uffd),
+                               SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff,
+                                       (uint32_t)UFFDIO_REGISTER));
+    }
+    return ret;
+}
+
+static int allow_some(scmp_filter_ctx ctx, const MmIsolationFds *fds)
 {
     size_t i;
     int ret = 0;
@@ -274,10 +298,13 @@ static int allow_some(scmp_filter_ctx ctx, int proc_fd, int task_fd)
                                        (uint32_t)allowed_ioctls[i]));
     }
     if (ret == 0) {
-        ret = allow_openat(ctx, proc_fd);
+        ret = allow_register(ctx, fds->probe_uffd);
     }
-    if (ret == 0 && task_fd >= 0) {
-        ret = allow_openat(ctx, task_fd);
+    if (ret == 0) {
+        ret = allow_openat(ctx, fds->proc);
+    }
+    if (ret == 0 && fds->task >= 0) {
+        ret = allow_openat(ctx, fds->task);
     }
     if (ret == 0) {
         /* a thread that has just been created names itself */
@@ -295,7 +322,7 @@ static int allow_some(scmp_filter_ctx ctx, int proc_fd, int task_fd)
     return ret;
 }
 
-bool mm_isolation_seccomp(int proc_fd, int task_fd, Error **errp)
+bool mm_isolation_seccomp(const MmIsolationFds *fds, Error **errp)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int ret = ctx ? 0 : -ENOMEM;
@@ -304,7 +331,7 @@ bool mm_isolation_seccomp(int proc_fd, int task_fd, Error **errp)
         ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     }
     if (ret == 0) {
-        ret = allow_some(ctx, proc_fd, task_fd);
+        ret = allow_some(ctx, fds);
     }
     if (ret == 0) {
         ret = seccomp_load(ctx);

@@ -30,14 +30,18 @@ int mm_isolation_detach(const char *path);
  */
 bool mm_isolation_namespaces(Error **errp);
 
+/* What is open, and may be used as nothing else may. */
+typedef struct MmIsolationFds {
+    int proc;                   /* folder in which our own may be reopened */
+    int task;                   /* in which QEMU's threads may be looked at */
+    int probe_uffd;             /* MmVM's; the last two: or -1 */
+} MmIsolationFds;
+
 /**
  * mm_isolation_seccomp: allow the system calls of a serving pager only
  *
- * @proc_fd: directory in which descriptors may be reopened
- * @task_fd: directory in which QEMU's threads may be looked at, or -1
- *
  * Holds for all threads, which have to exist.
  */
-bool mm_isolation_seccomp(int proc_fd, int task_fd, Error **errp);
+bool mm_isolation_seccomp(const MmIsolationFds *fds, Error **errp);
 
 #endif

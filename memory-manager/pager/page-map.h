@@ -67,7 +67,7 @@
 #include "managed-memory/shared.h"
 
 #define MM_PAGE_SIZE 4096
-/* A huge page: so many pages come and go together, see unit.h. */
+/* A huge page: so many pages come and go together, see fault/huge-in.c. */
 #define MM_HUGE_PAGES 512
 #define MM_HUGE_PAGE_SIZE (MM_HUGE_PAGES * MM_PAGE_SIZE)
 

@@ -107,8 +107,11 @@ int main(int argc, char **argv)
     mm_failpoint(MM_FP_ATTACH);
     mm_fault_start(vm);
     mm_reclaim_start(vm);
-    mm_isolation_seccomp(vm->proc_fd, mm_nodes_task_fd(vm->nodes),
-                         &error_fatal);
+    mm_isolation_seccomp(&(MmIsolationFds) {
+                             .proc = vm->proc_fd,
+                             .task = mm_nodes_task_fd(vm->nodes),
+                             .probe_uffd = vm->probe_uffd,
+                         }, &error_fatal);
     mm_test_jail_probe();
     mm_control_run(vm);
 }

@@ -4,9 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The guest's memory is never mapped here, but for huge pages, to tell whether
- * they are there (alias.h).  It is read with pread(), which does not fill the
- * hole that it reads, cannot end in SIGBUS, and leaves nothing for a core dump,
- * mlockall() or ptrace to fill holes through.
+ * they are there (huge-presence.h).  It is read with pread(), which does not
+ * fill the hole that it reads, cannot end in SIGBUS, and leaves nothing for a
+ * core dump, mlockall() or ptrace to fill holes through.
  *
  * What comes back from QEMU is hostile: a descriptor is used only after its
  * type, owner, mode, size and seals have been checked.
@@ -18,7 +18,7 @@
 #include "qemu/bitmap.h"
 #include "qapi/error.h"
 #include "managed-memory/msg.h"
-#include "alias.h"
+#include "huge-presence.h"
 #include "region.h"
 #include "test-hooks.h"
 
@@ -121,18 +121,6 @@ static bool close_to_others(MmRegion *region, Error **errp)
     return true;
 }
 
-static bool set_up_huge(MmVM *vm, MmRegion *region, Error **errp)
-{
-    if (!mm_region_is_huge(region)) {
-        return true;
-    }
-    if (!mm_alias_open(vm, region, errp)) {
-        return false;
-    }
-    qatomic_set(&vm->limit.unit, region->unit_pages);
-    return true;
-}
-
 static void set_all_reconciled(MmRegion *region)
 {
     region->scan_next = DIV_ROUND_UP(region->nr_pages, MM_CHUNK_PAGES);
@@ -158,7 +146,7 @@ MmRegion *mm_region_new(MmVM *vm, const MmMsgRegion *msg, Error **errp)
                                     errp);
     }
     if (region->dma_fd < 0 || !close_to_others(region, errp) ||
-        !map_memfds(region, errp) || !set_up_huge(vm, region, errp)) {
+        !map_memfds(region, errp) || !mm_presence_open(vm, region, errp)) {
         mm_region_free(vm, region);
         return NULL;
     }
@@ -263,7 +251,7 @@ MmRegion *mm_region_resume(MmVM *vm, const MmMsgRegion *msg, const int *fds,
     }
     region = region_alloc(msg);
     if (!resume_fds(vm, region, fds, errp) || !map_memfds(region, errp) ||
-        !set_up_huge(vm, region, errp) ||
+        !mm_presence_open(vm, region, errp) ||
         !mm_map_open(&region->map, region->map_mem, region->map_size, &vm->id,
                      msg, &vm->total_resident, errp)) {
         mm_region_free(vm, region);
@@ -384,7 +372,7 @@ void mm_region_free(MmVM *vm, MmRegion *region)
     if (region->dma) {
         munmap(region->dma, region->dma_size);
     }
-    mm_alias_close(region);
+    mm_presence_close(region);
     if (region->ram_fd >= 0) {
         close(region->ram_fd);
     }
@@ -415,7 +403,7 @@ static uint64_t huge_present(const MmRegion *region, uint64_t page,
     uint64_t unit = mm_region_unit(region, page);
 
     for (; unit < page + nr; unit += region->unit_pages) {
-        if (mm_alias_present(region, unit)) {
+        if (mm_presence_test(region, unit)) {
             return MAX(unit, page);
         }
     }
@@ -447,7 +435,8 @@ static void reconcile_page(MmVM *vm, MmRegion *region, uint64_t page,
         free_place(vm, former);
     }
     if (mm_entry_state(entry) == MM_PAGE_LOST &&
-        mm_entry_state(former) != MM_PAGE_LOST) {
+        mm_entry_state(former) != MM_PAGE_LOST &&
+        page == mm_region_unit(region, page)) {
         mm_vm_page_lost(vm, region, page);
     }
 }

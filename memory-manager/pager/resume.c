@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include <sys/mman.h>
 #include "qapi/error.h"
+#include "qemu/host-utils.h"
 #include "control/control.h"
 #include "isolation.h"
 #include "region.h"
@@ -203,8 +204,8 @@ static bool resume_region(MmStarting *s, Error **errp)
     MmRegion *region;
 
     memcpy(&msg, s->msg.payload, sizeof(msg));
-    if (!msg.hva || msg.hva % MM_PAGE_SIZE ||
-        msg.hva + msg.size < msg.hva ||
+    if (!msg.hva || !is_power_of_2(msg.page_size) ||
+        msg.hva % msg.page_size || msg.hva + msg.size < msg.hva ||
         mm_vm_overlaps(vm, msg.hva, msg.size)) {
         error_setg(errp, "region %u cannot be at 0x%" PRIx64, msg.id, msg.hva);
         return false;

@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include "qemu/cutils.h"
 #include "qapi/error.h"
-#include "alias.h"
+#include "huge-presence.h"
 #include "control/control.h"
 #include "isolation.h"
 #include "region.h"
@@ -74,7 +74,7 @@ static bool receive_start(MmStarting *s, int control, Error **errp)
     vm->listen = mm_msg_take_fd(&s->msg, MM_START_FD_LISTEN);
     vm->lock_fd = mm_msg_take_fd(&s->msg, MM_START_FD_LOCK);
     vm->uffd_dev = mm_msg_take_fd(&s->msg, MM_START_FD_UFFD_DEV);
-    vm->probe_uffd = mm_alias_uffd_new(vm->uffd_dev);
+    vm->probe_uffd = mm_presence_uffd_new(vm->uffd_dev);
     vm->id.version = MM_LAYOUT_VERSION;
     memcpy(vm->id.uuid, s->start.uuid, sizeof(vm->id.uuid));
     memcpy(vm->id.cookie, s->start.cookie, sizeof(vm->id.cookie));
@@ -325,6 +325,7 @@ static bool open_tier(MmStarting *s, unsigned i, Error **errp)
 
 static void resume_limit(MmVM *vm)
 {
+    vm->limit.unit = mm_control_unit(vm);
     vm->state->limit = mm_control_limit(vm);
     mm_limit_set(&vm->limit, vm->state->limit == MM_LIMIT_NONE
                  ? UINT64_MAX : vm->state->limit / MM_PAGE_SIZE);

@@ -14,14 +14,18 @@
  *  MM_MUTATION=NAME[,...]              switch these protections off
  *  MM_FAILPOINT_COUNT_FD=FD            at exit write "NAME HITS" lines there
  *  MM_FAILPOINT_HEAL_FD=FD             an eventfd: once it is set, errors end
- *  MM_JAIL_PROBE=open|socket|execve|ptrace   try this inside the jail
+ *  MM_JAIL_PROBE=open|socket|execve|ptrace|register|close|dup3
+ *      try this inside the jail
  */
 #include "qemu/osdep.h"
+#include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include "qemu/atomic.h"
 #include "qemu/cutils.h"
+#include "huge-presence.h"
 #include "test-hooks.h"
 
 typedef enum Action { NONE, KILL, ERR, ERR_ONCE, DELAY, DELAY_ONCE } Action;
@@ -180,6 +184,12 @@ void mm_test_jail_probe(void)
         ret = execve("/bin/true", args, NULL);
     } else if (!strcmp(jail_probe, "ptrace")) {
         ret = ptrace(PTRACE_ATTACH, getppid(), NULL, NULL);
+    } else if (!strcmp(jail_probe, "register")) {
+        ret = ioctl(STDERR_FILENO, UFFDIO_REGISTER, NULL);
+    } else if (!strcmp(jail_probe, "close")) {
+        ret = close(MM_PRESENCE_UFFD_MIN);
+    } else if (!strcmp(jail_probe, "dup3")) {
+        ret = dup3(STDERR_FILENO, MM_PRESENCE_UFFD_MIN, O_CLOEXEC);
     }
     /* still here: the jail has a hole, whatever the call returned */
     _exit(ret < 0 ? 101 : 102);

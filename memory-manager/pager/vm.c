@@ -199,7 +199,7 @@ void mm_vm_page_lost(MmVM *vm, const MmRegion *region, uint64_t page)
 {
     uint64_t offset = page * MM_PAGE_SIZE;
 
-    qatomic_inc(&vm->state->stats.pages_lost);
+    qatomic_add(&vm->state->stats.pages_lost, region->unit_pages);
     mm_vm_event(vm, MM_EVENT_PAGE_LOST, region->id, offset,
                 "%s: the content of the page at offset 0x%" PRIx64 " is lost",
                 region->idstr, offset);

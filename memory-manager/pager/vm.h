@@ -95,7 +95,7 @@ typedef struct MmVM {
     int listen;                 /* where a new manager connects */
     int lock_fd;
     int uffd_dev;               /* or -1 */
-    int probe_uffd;             /* of alias mappings (alias.h), or -1 */
+    int probe_uffd;             /* of huge-presence.h, or -1 */
     int proc_fd;                /* a mount of /proc/self/fd alone */
     MmNodes *nodes;             /* NULL: one NUMA node */
     int state_fd;
@@ -151,6 +151,7 @@ typedef struct MmVM {
     bool reclaim_resting;       /* and no page is on its way out any more */
     unsigned io_failing;        /* MM_IO_... */
     bool zap_lost;              /* QEMU's zap thread is gone */
+    uint64_t not_had;           /* page size that the kernel lacks, or 0 */
 } MmVM;
 
 /** mm_region_is_huge: do its pages come and go in huge pages? */

@@ -304,7 +304,13 @@ static const BadLine lines[] = {
     { "", ",limit=255k", "", "limit|at least 256 KiB" },
     { "", ",limit=-1", "", "limit" },
     { "", ",prealloc=on,reserve=off", "", "prealloc|reserve" },
-    { "", ",hugetlb=on,size=33M", "", "huge pages|multiple of 2 MiB" },
+    { "", ",hugetlb=on,size=33M", "",
+      "huge pages|multiple of 2 MiB|use size=34M" },
+    { "", ",hugetlb=on,limit=4M", "",
+      "limit of 4 MiB|huge pages|at least 16 MiB" },
+    { "", "", "-object managed-memory,id=m,path=PATH,limit=8M "
+      "-object memory-backend-memfd,id=h,size=64M,share=on,hugetlb=on",
+      "limit of 8 MiB|huge pages|at least 16 MiB" },
     { "", ",policy=bind", "", "host-nodes" },
     { "", "", "-device virtio-vga,blob=on",
       "virtio-vga|blob resources|pin guest memory|leave out blob=on" },
@@ -329,7 +335,7 @@ static const BadLine lines[] = {
     { "", "", "-object managed-memory,id=m,path=PATH "
       "-object memory-backend-memfd,id=h,size=1G,share=on,hugetlb=on,"
       "hugetlbsize=1G",
-      "1073741824 bytes|cannot be managed memory|hugetlbsize=2M" },
+      "huge pages of 1 GiB|cannot be managed memory|hugetlbsize=2M" },
     { "", "", "-object managed-memory,id=m,path=PATH",
       "serves no memory|memory-backend-memfd with share=on|memoryBacking" },
     { "", "", "-object managed-memory,id=m -object managed-memory,id=n",

@@ -197,4 +197,7 @@ void torture_add_jail(void)
     g_test_add_data_func("/torture/jail/socket", "socket", test_probe);
     g_test_add_data_func("/torture/jail/execve", "execve", test_probe);
     g_test_add_data_func("/torture/jail/ptrace", "ptrace", test_probe);
+    g_test_add_data_func("/torture/jail/register", "register", test_probe);
+    g_test_add_data_func("/torture/jail/close", "close", test_probe);
+    g_test_add_data_func("/torture/jail/dup3", "dup3", test_probe);
 }

@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include <sys/eventfd.h>
 #include "qapi/error.h"
-#include "memory-manager/pager/alias.h"
+#include "memory-manager/pager/huge-presence.h"
 #include "memory-manager/pager/fault/fault-internal.h"
 #include "memory-manager/pager/reclaim/reclaim-internal.h"
 #include "memory-manager/pager/region.h"
@@ -35,7 +35,7 @@ MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
     vm->id.version = MM_LAYOUT_VERSION;
     memcpy(vm->id.uuid, "uuid of the rig", MM_UUID_LEN);
     vm->connection = vm->control = vm->listen = vm->uffd = vm->zap_fd = -1;
-    vm->probe_uffd = mm_alias_uffd_new(-1);
+    vm->probe_uffd = mm_presence_uffd_new(-1);
     vm->control_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     vm->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     vm->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);

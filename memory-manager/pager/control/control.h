@@ -67,6 +67,9 @@ bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp);
  */
 bool mm_control_set_draining(MmVM *vm, uint32_t tiers, Error **errp);
 
+/** mm_control_unit: most pages that come in at once, 0: one at a time. */
+uint64_t mm_control_unit(const MmVM *vm);
+
 /** mm_control_limit: the limit in bytes that follows from the regions. */
 uint64_t mm_control_limit(const MmVM *vm);
 

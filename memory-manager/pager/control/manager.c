@@ -284,8 +284,7 @@ static void long_swapped_in(MmControl *c)
     mm_fault_call(vm, mm_fault_count_absent, &absent);
     if (absent.elsewhere && absent.no_room) {
         rest_ends(vm);
-        /* a detach has lifted the limit */
-        long_answer(c, false, c->long_kind == MM_LONG_DETACH
+        long_answer(c, false, qatomic_read(&vm->not_had)
                     ? "the host, or the VM's cgroup, has no room for all of "
                       "it; free some memory, or add huge pages if it "
                       "consists of these"

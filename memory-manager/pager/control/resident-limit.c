@@ -27,6 +27,7 @@
 
 /* Places of pages that are on their way in or out, on top of the others. */
 #define IN_FLIGHT_BYTES (4 * MiB)
+#define IN_FLIGHT_UNITS 4
 /*
  * How long to wait for a tier of a former pager, and between two looks.  The
  * manager waits for an answer twice as long.
@@ -50,12 +51,25 @@ static MmRegion *nth_region(const MmVM *vm, unsigned id)
     return vm->pending[id] ?: vm->regions[id];
 }
 
+uint64_t mm_control_unit(const MmVM *vm)
+{
+    unsigned i;
+
+    for (i = 0; i < MM_MAX_REGIONS; i++) {
+        MmRegion *region = nth_region(vm, i);
+
+        if (region && mm_region_is_huge(region)) {
+            return region->unit_pages;
+        }
+    }
+    return 0;
+}
+
 /* What a guest needs to run. */
 static uint64_t least(const MmVM *vm)
 {
-    uint64_t unit = qatomic_read(&vm->limit.unit) * MM_PAGE_SIZE;
-
-    return MAX(MM_LIMIT_UNITS * unit, (uint64_t)MM_LIMIT_MIN);
+    return MAX(MM_LIMIT_UNITS * mm_control_unit(vm) * MM_PAGE_SIZE,
+               (uint64_t)MM_LIMIT_MIN);
 }
 
 static uint64_t sum_of_limits(const MmVM *vm)
@@ -135,7 +149,7 @@ static bool reserve(MmVM *vm, uint64_t limit, uint64_t at_least, Error **errp)
     uint64_t size = qatomic_read(&vm->total_size);
     MmTier *last = mm_vm_last_tier(vm);
     uint64_t pushed_out = 0;
-    MmLimit l = { .unit = qatomic_read(&vm->limit.unit) };
+    MmLimit l = { .unit = mm_control_unit(vm) };
 
     if (limit < size) {
         /* reclaim goes on down to the low watermark */
@@ -147,7 +161,8 @@ static bool reserve(MmVM *vm, uint64_t limit, uint64_t at_least, Error **errp)
         return true;
     }
     wait_until_proven(last);
-    return last->ops->reserve(last, pushed_out + IN_FLIGHT_BYTES, errp);
+    pushed_out += IN_FLIGHT_BYTES + IN_FLIGHT_UNITS * l.unit * MM_PAGE_SIZE;
+    return last->ops->reserve(last, pushed_out, errp);
 }
 
 static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
@@ -155,6 +170,7 @@ static bool apply(MmVM *vm, uint64_t bytes, Error **errp)
     if (!reserve(vm, bytes, 0, errp)) {
         return false;
     }
+    qatomic_set(&vm->limit.unit, mm_control_unit(vm));
     qatomic_set(&vm->state->limit, bytes);
     if (!vm->limit_lifted) {
         mm_limit_set(&vm->limit, bytes == MM_LIMIT_NONE
@@ -213,7 +229,7 @@ bool mm_control_set_limit(MmVM *vm, uint64_t bytes, Error **errp)
 
         error_setg(errp, "a limit of %s is too low for a guest %sto run, it "
                    "must be at least %s", bytes_text,
-                   qatomic_read(&vm->limit.unit) ? "with huge pages " : "",
+                   mm_control_unit(vm) ? "with huge pages " : "",
                    least_text);
         return false;
     }

@@ -54,7 +54,7 @@ static void swap_in_drain(MmFault *f)
             return;
         }
     }
-    if (!mm_unit_count(f, f->swap_in_asked_ns)) {
+    if (!mm_huge_in_count(f, f->swap_in_asked_ns)) {
         swap_in_end(f);
     }
 }
@@ -105,6 +105,10 @@ static bool swap_in_step(MmFault *f)
 {
     unsigned i;
 
+    if (f->swap_in_full) {
+        swap_in_end(f);
+        return false;
+    }
     for (i = 0; i < SWAP_IN_STEP; i++) {
         MmRegion *region = f->swap_in_region < MM_MAX_REGIONS
                            ? f->vm->regions[f->swap_in_region] : NULL;
@@ -159,7 +163,7 @@ void mm_fault_count_absent(MmVM *vm, void *opaque)
     QLIST_FOREACH(load, &vm->fault->busy_loads, next) {
         absent->elsewhere += load->unit ? 0 : load->io.nr_pages;
     }
-    absent->elsewhere += mm_unit_count(vm->fault, UINT64_MAX);
+    absent->elsewhere += mm_huge_in_count(vm->fault, UINT64_MAX);
     for (i = 0; i < MM_MAX_REGIONS; i++) {
         if (vm->regions[i]) {
             const uint64_t *count = vm->regions[i]->map.count;

@@ -188,7 +188,7 @@ static bool discard_slice(MmFault *f)
     }
     for (i = 0; i < nr; i += region->unit_pages) {
         int ret = mm_region_is_huge(region)
-                  ? mm_unit_discard(f, region, page + i)
+                  ? mm_huge_in_discard(f, region, page + i)
                   : discard_page(f, region, page + i);
 
         if (ret < 0) {

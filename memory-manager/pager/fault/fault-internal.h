@@ -22,11 +22,12 @@
 #define MM_LOADS_KEPT 16
 #define MM_LOAD_PAGES 8
 
-/* Huge pages that are being read at the same time. */
+/* Huge pages that are being read at the same time; more, if reads hang. */
 #define MM_NR_UNITS 2
+#define MM_NR_UNITS_MAX 6
 
-/* A huge page on its way in: fault/unit.c */
-typedef struct MmUnit {
+/* A huge page on its way in: fault/huge-in.c */
+typedef struct MmHugeIn {
     MmRegion *region;           /* with a reference; NULL: unused */
     uint64_t page;              /* its first one */
     uint64_t entries[MM_HUGE_PAGES]; /* FILLING */
@@ -39,12 +40,12 @@ typedef struct MmUnit {
     bool cancelled;             /* discarded meanwhile, or given up */
     int node;                   /* NUMA node of the thread that waits */
     uint64_t since_ns;
-} MmUnit;
+} MmHugeIn;
 
 /* A read of consecutive pages from consecutive places. */
 typedef struct MmLoad {
     MmTierIO io;
-    MmUnit *unit;               /* that it is for, or NULL */
+    MmHugeIn *unit;               /* that it is for, or NULL */
     MmRegion *region;           /* with a reference */
     uint64_t page;
     uint64_t entries[MM_LOAD_PAGES]; /* FILLING, one per page */
@@ -88,7 +89,9 @@ struct MmFault {
     QLIST_HEAD(, MmLoad) free_loads;
     unsigned nr_free_loads;
     QLIST_HEAD(, MmLoad) busy_loads;
-    MmUnit units[MM_NR_UNITS];
+    MmHugeIn units[MM_NR_UNITS_MAX];
+    uint64_t no_page_ns;        /* when the kernel had no huge page, or 0 */
+    uint64_t no_page_evicted;   /* pages evicted until then */
     uint8_t *unit_zeroes;       /* a huge page of them, or NULL: not needed */
     MmWaiters waiters;          /* has its own lock */
     MmWaiter again[MM_MAX_WAITERS]; /* copy of those to retry */
@@ -172,42 +175,45 @@ MmWaitReason mm_serve_never(MmFault *f, MmRegion *region, uint64_t page);
 MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
                               uint64_t entry);
 
-/** mm_unit_serve_never: the same for a huge page, its first page in NEVER. */
-MmWaitReason mm_unit_serve_never(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_huge_in_never: the same for a huge page, its first page in NEVER. */
+MmWaitReason mm_huge_in_never(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_unit_serve_swapped: the same for one in SWAPPED. */
-MmWaitReason mm_unit_serve_swapped(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_huge_in_swapped: the same for one in SWAPPED. */
+MmWaitReason mm_huge_in_swapped(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_unit_step: go on with huge pages that are being read. */
-void mm_unit_step(MmFault *f);
+/** mm_huge_in_step: go on with huge pages that are being read. */
+void mm_huge_in_step(MmFault *f);
 
 /**
- * mm_unit_loaded: some pages of a huge page have been read
+ * mm_huge_in_loaded: some pages of a huge page have been read
  *
  * @load: for a unit
  * @i: the first page of it that was not read rightly, if @err is not 0
  */
-void mm_unit_loaded(MmFault *f, MmLoad *load, unsigned i, int err);
+void mm_huge_in_loaded(MmFault *f, MmLoad *load, unsigned i, int err);
 
 /**
- * mm_unit_cancel: nobody wants the huge pages any more that are being read
+ * mm_huge_in_cancel: nobody wants the huge pages any more that are being read
  *
  * In [@page, @page + @nr).  @state: what they are now, NEVER or LOST
  */
-void mm_unit_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+void mm_huge_in_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
                     MmPageState state);
 
-/** mm_unit_discard: as discard_page() in discard.c. */
-int mm_unit_discard(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_huge_in_discard: as discard_page() in discard.c. */
+int mm_huge_in_discard(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_unit_lose: its first page is LOST; so are the others. */
-void mm_unit_lose(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_huge_in_lose: its first page is LOST; so are the others. */
+void mm_huge_in_lose(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_unit_give_up: one that is SWAPPED, as far as it is. */
-void mm_unit_give_up(MmFault *f, MmRegion *region, uint64_t page);
+/** mm_huge_in_give_up: one that is SWAPPED, as far as it is. */
+void mm_huge_in_give_up(MmFault *f, MmRegion *region, uint64_t page);
 
-/** mm_unit_count: pages of those that are being read; since @before_ns. */
-uint64_t mm_unit_count(const MmFault *f, uint64_t before_ns);
+/** mm_huge_in_all_hang: is there no way to read another one for that reason? */
+bool mm_huge_in_all_hang(const MmFault *f);
+
+/** mm_huge_in_count: pages of those that are being read; since @before_ns. */
+uint64_t mm_huge_in_count(const MmFault *f, uint64_t before_ns);
 
 /** mm_can_give_up: is the page out of memory, and not to be had? */
 bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page);
@@ -277,14 +283,14 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want);
 
 /**
- * mm_load_unit: read pages of a huge page
+ * mm_load_huge: read pages of a huge page
  *
  * @i: index in the unit of the first one; it and the following @nr ones lie
  *     together, and have been taken (FILLING)
  *
- * Returns false if no load is free.  Ends in mm_unit_loaded().
+ * Returns false if no load is free.  Ends in mm_huge_in_loaded().
  */
-bool mm_load_unit(MmFault *f, MmUnit *unit, unsigned i, unsigned nr);
+bool mm_load_huge(MmFault *f, MmHugeIn *unit, unsigned i, unsigned nr);
 
 /** mm_load_failed: tell of a page that somebody waits for at @waits. */
 void mm_load_failed(MmFault *f, MmRegion *region, uint64_t page, uint64_t waits,
@@ -322,6 +328,9 @@ void mm_load_look(MmFault *f);
  */
 void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
                     MmPageState state);
+
+/** mm_load_huge_hangs: is any of a huge page's reads taking too long? */
+bool mm_load_huge_hangs(const MmFault *f, const MmHugeIn *unit);
 
 /** mm_load_hangs: is the page being read, and has been for too long? */
 bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page);

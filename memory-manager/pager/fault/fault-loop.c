@@ -309,7 +309,7 @@ static void *fault_thread(void *opaque)
             }
         }
         ended = mm_load_reap(f);
-        mm_unit_step(f);
+        mm_huge_in_step(f);
         if (nr || ended) {
             mm_spin_event(&f->spin, f->now_ns);
         }

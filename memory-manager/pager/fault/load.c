@@ -127,7 +127,7 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     return nr;
 }
 
-bool mm_load_unit(MmFault *f, MmUnit *unit, unsigned i, unsigned nr)
+bool mm_load_huge(MmFault *f, MmHugeIn *unit, unsigned i, unsigned nr)
 {
     MmLoad *load = QLIST_FIRST(&f->free_loads);
 
@@ -164,7 +164,7 @@ void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
     MmLoad *load;
     unsigned i;
 
-    mm_unit_cancel(f, region, page, nr, state);
+    mm_huge_in_cancel(f, region, page, nr, state);
     QLIST_FOREACH(load, &f->busy_loads, next) {
         for (i = 0; load->region == region && !load->unit &&
                     i < load->io.nr_pages; i++) {
@@ -279,7 +279,7 @@ static bool end_of_unit(MmFault *f, MmLoad *load)
             err = EBADMSG;
         }
     }
-    mm_unit_loaded(f, load, i, err);
+    mm_huge_in_loaded(f, load, i, err);
     load->unit = NULL;
     return !err;
 }
@@ -340,6 +340,18 @@ static bool hangs(const MmFault *f, const MmLoad *load)
     uint64_t began_ns = load->io.began_ns;
 
     return began_ns && f->now_ns > began_ns + HANGS_NS;
+}
+
+bool mm_load_huge_hangs(const MmFault *f, const MmHugeIn *unit)
+{
+    MmLoad *load;
+
+    QLIST_FOREACH(load, &f->busy_loads, next) {
+        if (load->unit == unit && hangs(f, load)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page)

@@ -203,8 +203,14 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
             done += least;
         }
         placed += filled_some(f, region, page + placed, &entries[placed], done);
+        if (done && qatomic_read(&f->vm->not_had) == least) {
+            qatomic_set(&f->vm->not_had, 0);
+        }
         if (res == MM_UFFD_NO_MEMORY) {
             *reason = MM_WAIT_LIMIT;
+            /* a swap-in that goes on would only keep it from getting better */
+            f->swap_in_full = true;
+            qatomic_set(&f->vm->not_had, least);
             mm_reclaim_urge(f->vm);
             break;
         }
@@ -242,7 +248,8 @@ bool mm_can_give_up(const MmFault *f, const MmRegion *region, uint64_t page)
 
     switch (mm_entry_state(mm_map_get(&region->map, page))) {
     case MM_PAGE_SWAPPED:
-        return mm_waiters_failed(&f->waiters, addr);
+        return mm_waiters_failed(&f->waiters, addr) ||
+               (mm_region_is_huge(region) && mm_huge_in_all_hang(f));
     case MM_PAGE_FILLING:
         /* one more try may be under way just now */
         return mm_waiters_failed(&f->waiters, addr) ||
@@ -270,7 +277,7 @@ void mm_give_up(MmFault *f, MmRegion *region, uint64_t page)
             return;
         }
         if (mm_region_is_huge(region)) {
-            mm_unit_give_up(f, region, page);
+            mm_huge_in_give_up(f, region, page);
             return;
         }
         /* fails if it is moved to another place just now */
@@ -309,7 +316,7 @@ static MmWaitReason serve_present(MmFault *f, MmRegion *region, uint64_t page,
     if (res == MM_UFFD_BAD || res == MM_UFFD_HOLE) {
         mm_map_move(&region->map, page, mapping, lost_entry(mapping));
         mm_vm_page_lost(f->vm, region, page);
-        mm_unit_lose(f, region, page);
+        mm_huge_in_lose(f, region, page);
         return MM_WAIT_LOST;
     }
     if (state != MM_PAGE_RESIDENT) {
@@ -341,11 +348,11 @@ MmWaitReason mm_serve_page(MmFault *f, MmRegion *region, uint64_t page)
 
     switch (mm_entry_state(entry)) {
     case MM_PAGE_NEVER:
-        return mm_region_is_huge(region) ? mm_unit_serve_never(f, region, page)
+        return mm_region_is_huge(region) ? mm_huge_in_never(f, region, page)
                                          : mm_serve_never(f, region, page);
     case MM_PAGE_SWAPPED:
         return mm_region_is_huge(region)
-               ? mm_unit_serve_swapped(f, region, page)
+               ? mm_huge_in_swapped(f, region, page)
                : mm_serve_swapped(f, region, page, entry);
     case MM_PAGE_FILLING:
         return MM_WAIT_LOAD;

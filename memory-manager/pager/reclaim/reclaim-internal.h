@@ -53,7 +53,7 @@ typedef struct MmBatch {
     uint8_t *gather;            /* as many */
     bool moving;                /* from a tier, not from memory */
 
-    /* reclaim/unit-out.c */
+    /* reclaim/huge-out.c */
     bool of_unit;               /* a part of the huge page on its way out */
 
     /* whose batch it is sets them */
@@ -73,8 +73,8 @@ typedef struct MmBatch {
     MmPiece *run[MM_TIER_IO_PAGES];
 } MmBatch;
 
-/* A huge page on its way out: reclaim/unit-out.c */
-typedef struct MmUnitOut {
+/* A huge page on its way out: reclaim/huge-out.c */
+typedef struct MmHugeOut {
     MmRegion *region;           /* with a reference; NULL: none */
     uint64_t page;              /* its first one */
     uint64_t entry;             /* of that, WRITEBACK */
@@ -83,7 +83,7 @@ typedef struct MmUnitOut {
     bool failed;                /* it stays in memory */
     uint64_t stored[MM_HUGE_PAGES]; /* as in MmPiece */
     uint32_t checksums[MM_HUGE_PAGES];
-} MmUnitOut;
+} MmHugeOut;
 
 typedef struct MmTierHealth {
     bool ready;                 /* proven and settled; remains so */
@@ -178,7 +178,7 @@ struct MmReclaim {
     uint64_t in_epoch;          /* pages evicted in vm->epoch */
 
     MmBatch batches[MM_NR_BATCHES + 1];
-    MmUnitOut unit;
+    MmHugeOut unit;
     uint64_t ticket;            /* of the last batch */
     unsigned hanging;           /* batches */
     MmMove move;
@@ -226,6 +226,9 @@ bool mm_zap_give_up(MmRegion *region, uint64_t page, uint64_t entry);
  * Returns 0, or -errno if QEMU's zap thread is gone.
  */
 int mm_sample_step(MmReclaim *r);
+
+/** mm_reclaim_wants_huge: is it only huge pages that are asked for? */
+bool mm_reclaim_wants_huge(const MmReclaim *r);
 
 /** mm_reclaim_pressed: must pages go, not only on the operator's word? */
 bool mm_reclaim_pressed(MmReclaim *r);
@@ -337,25 +340,21 @@ bool mm_move_busy(const MmReclaim *r);
 unsigned mm_writeback(MmReclaim *r);
 
 /**
- * mm_unit_out_begin: evict a huge page next; there is none under way
+ * mm_huge_out_begin: evict a huge page next; there is none under way
  *
  * @region: with a reference, which is taken over
  * @page: its first one, a candidate as far as is known
  */
-void mm_unit_out_begin(MmReclaim *r, MmRegion *region, uint64_t page);
+void mm_huge_out_begin(MmReclaim *r, MmRegion *region, uint64_t page);
 
-/** mm_unit_out_wants: is there more of it to be stored? */
-bool mm_unit_out_wants(const MmReclaim *r);
+/** mm_huge_out_wants: is there more of it to be stored? */
+bool mm_huge_out_wants(const MmReclaim *r);
 
-/** mm_unit_out_part: fill an empty batch with what comes next of it. */
-void mm_unit_out_part(MmReclaim *r, MmBatch *b);
+/** mm_huge_out_part: fill an empty batch with what comes next of it. */
+void mm_huge_out_part(MmReclaim *r, MmBatch *b);
 
-/** mm_unit_out_stored: a part has come to its end; returns pages evicted. */
-unsigned mm_unit_out_stored(MmReclaim *r, MmBatch *b);
-
-/** mm_writeback_pread: copy pages of guest memory, which may be holes. */
-bool mm_writeback_pread(const MmRegion *region, uint64_t page, unsigned nr,
-                        void *buf);
+/** mm_huge_out_stored: a part has come to its end; returns pages evicted. */
+unsigned mm_huge_out_stored(MmReclaim *r, MmBatch *b);
 
 /** mm_writeback_count: pages have left memory. */
 void mm_writeback_count(MmReclaim *r, unsigned evicted);

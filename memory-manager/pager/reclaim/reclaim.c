@@ -76,6 +76,12 @@ static bool wanted(MmReclaim *r)
     return r->active || qatomic_read(&r->urged) || evict_wanted(r);
 }
 
+bool mm_reclaim_wants_huge(const MmReclaim *r)
+{
+    return !r->active && !evict_wanted(r) && qatomic_read(&r->urged) &&
+           qatomic_read(&r->vm->not_had) == MM_HUGE_PAGE_SIZE;
+}
+
 bool mm_reclaim_pressed(MmReclaim *r)
 {
     return wanted(r) && (r->active || qatomic_read(&r->urged));
@@ -141,7 +147,15 @@ static void tell_stuck(MmReclaim *r)
                     ? (resident(r) - limit) * MM_PAGE_SIZE : 0;
     unsigned last = mm_vm_last_tier(vm)->index;
 
-    if (!r->refused) {
+    if (!r->refused && qatomic_read(&vm->not_had) == MM_HUGE_PAGE_SIZE) {
+        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
+                    "the host has no free huge page of 2 MiB, and nothing of "
+                    "this VM can be evicted; raise nr_hugepages");
+    } else if (!r->refused && qatomic_read(&vm->not_had)) {
+        mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
+                    "the kernel has no memory for a page, and nothing of this "
+                    "VM can be evicted: the host, or the VM's cgroup, is full");
+    } else if (!r->refused) {
         mm_vm_event(vm, MM_EVENT_PRESSURE, UINT32_MAX, over,
                     "nothing can be evicted: all of it is mapped for DMA or "
                     "in constant use");

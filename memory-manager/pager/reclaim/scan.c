@@ -41,7 +41,8 @@ static void fifo_push_range(MmReclaim *r, const MmRange *range, unsigned unit)
 {
     uint64_t page;
 
-    for (page = 0; page < range->nr_pages; page += unit) {
+    for (page = 0; page < range->nr_pages && r->fifo_nr < MM_FIFO_PAGES;
+         page += unit) {
         unsigned tail = (r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES;
 
         r->fifo[tail].region = range->region;
@@ -94,6 +95,7 @@ static bool pass_ageing(MmReclaim *r, MmRegion *region, uint64_t page,
 typedef struct Gather {
     MmZap *zap;
     bool force;
+    bool huge;                  /* nothing else is of use */
     unsigned coldest;           /* age that was seen, or NONE_SEEN */
 } Gather;
 
@@ -103,7 +105,8 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
     Gather *gather = opaque;
     uint64_t entry = mm_map_get(&region->map, page);
 
-    if (mm_entry_state(entry) != MM_PAGE_RESIDENT) {
+    if (mm_entry_state(entry) != MM_PAGE_RESIDENT ||
+        (gather->huge && !mm_region_is_huge(region))) {
         return false;
     }
     r->seen += region->unit_pages;
@@ -220,7 +223,8 @@ static void age(MmReclaim *r)
 int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
 {
     MmZap zap = {};
-    Gather gather = { .zap = &zap, .force = force, .coldest = NONE_SEEN };
+    Gather gather = { .zap = &zap, .force = force, .coldest = NONE_SEEN,
+                      .huge = mm_reclaim_wants_huge(r) };
     int ret;
 
     want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);

@@ -71,7 +71,7 @@ static void collect_unit(MmReclaim *r)
     }
     if (region->unit_pages == c->nr_pages && c->page < region->nr_pages) {
         r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
-        mm_unit_out_begin(r, region, c->page);
+        mm_huge_out_begin(r, region, c->page);
     } else {
         mm_region_put(r->vm, region);   /* replaced since */
     }
@@ -156,18 +156,12 @@ static unsigned run_length(const MmBatch *b, unsigned i)
     return nr;
 }
 
-bool mm_writeback_pread(const MmRegion *region, uint64_t page, unsigned nr,
-                        void *buf)
+static bool read_pages(const MmBatch *b, unsigned i, unsigned nr)
 {
     ssize_t len = nr * MM_PAGE_SIZE;
 
-    return TEMP_FAILURE_RETRY(pread(region->ram_fd, buf, len,
-                                    page * MM_PAGE_SIZE)) == len;
-}
-
-static bool read_pages(const MmBatch *b, unsigned i, unsigned nr)
-{
-    return mm_writeback_pread(b->region, b->p[i].page, nr, b->p[i].buf);
+    return TEMP_FAILURE_RETRY(pread(b->region->ram_fd, b->p[i].buf, len,
+                                    b->p[i].page * MM_PAGE_SIZE)) == len;
 }
 
 static void lose(MmReclaim *r, MmBatch *b, unsigned i)
@@ -358,7 +352,7 @@ static unsigned finish_batch(MmReclaim *r, MmBatch *b)
 
     mm_failpoint(MM_FP_STORED);
     if (b->of_unit) {
-        evicted = mm_unit_out_stored(r, b);
+        evicted = mm_huge_out_stored(r, b);
         end_batch(r, b);
         return evicted;
     }
@@ -379,7 +373,7 @@ static void begin_part(MmReclaim *r, MmBatch *b)
 {
     b->busy = true;
     b->of_unit = true;
-    mm_unit_out_part(r, b);
+    mm_huge_out_part(r, b);
     mm_store_begin(b, 0);
 }
 
@@ -443,11 +437,24 @@ unsigned mm_writeback_reap(MmReclaim *r)
     mm_reclaim_reap(r);
     evicted = step_all(r);
     /* to its end, whatever else is wanted */
-    while (mm_unit_out_wants(r) && idle_batch(r)) {
+    while (mm_huge_out_wants(r) && idle_batch(r)) {
         begin_part(r, idle_batch(r));
         evicted += step_all(r);
     }
     return evicted;
+}
+
+/* While one is on its way out, another huge page is not in the others' way. */
+static void pass_units(MmReclaim *r)
+{
+    unsigned left = r->unit.region ? r->fifo_nr : 0;
+
+    for (; left && unit_is_first(r); left--) {
+        MmCandidate c = *fifo_pop(r);
+
+        r->fifo[(r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES] = c;
+        r->fifo_pages += c.nr_pages;
+    }
 }
 
 /* Returns whether something has begun, or has turned out to be none. */
@@ -455,6 +462,7 @@ static bool begin_next(MmReclaim *r)
 {
     MmBatch *b = idle_batch(r);
 
+    pass_units(r);
     if (!b || !r->fifo_nr || (unit_is_first(r) && r->unit.region)) {
         return false;
     }

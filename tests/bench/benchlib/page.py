@@ -56,21 +56,33 @@ def _line(values, top, colour, label, place):
             f'fill="{colour}">{label}</text>')
 
 
-def _plot(lines, step_s):
-    """lines: {side: accesses per step}"""
+def _diagram(lines, scale, marks):
+    """lines: {side: values}; scale: of these; marks: (share of width, text)"""
     top = _nice(max(max(values) for values in lines.values()))
-    end = step_s * max(len(values) for values in lines.values())
     bottom = HEIGHT - MARGIN
     parts = [f'<svg width="{WIDTH}" height="{HEIGHT}" role="img">',
              f'<path d="M{MARGIN} {MARGIN}V{bottom}H{WIDTH - MARGIN}" '
              'stroke="#888" fill="none"/>',
-             f'<text x="2" y="{MARGIN + 4}">{top / step_s:.0f}/s</text>',
-             f'<text x="2" y="{bottom}">0</text>',
-             f'<text x="{WIDTH - MARGIN}" y="{bottom + 16}">{end:.0f} s'
-             '</text>']
+             f'<text x="2" y="{MARGIN + 4}">{top * scale:.0f}/s</text>',
+             f'<text x="2" y="{bottom}">0</text>']
+    parts += [f'<text x="{MARGIN + share * (WIDTH - 2 * MARGIN):.0f}" '
+              f'y="{bottom + 16}">{text}</text>' for share, text in marks]
     parts += [_line(values, top, COLOURS[side], side, place)
               for place, (side, values) in enumerate(lines.items())]
     return "".join(parts) + "</svg>"
+
+
+def _plot(lines, step_s):
+    """lines: {side: accesses per step}"""
+    end = step_s * max(len(values) for values in lines.values())
+    return _diagram(lines, 1 / step_s, [(1, f"{end:.0f} s")])
+
+
+def _curve(name, places, lines):
+    """lines: {side: a rate for each place}"""
+    last = max(len(places) - 1, 1)
+    marks = [(number / last, place) for number, place in enumerate(places)]
+    return f"<h2>{html.escape(name)}</h2>" + _diagram(lines, 1, marks)
 
 
 def _timelines(medium, runs):
@@ -84,8 +96,11 @@ def _timelines(medium, runs):
     return "\n".join(parts)
 
 
-def write(path, entries, kept):
-    """entries: of the report; kept: {medium: {side: [Run]}}"""
+def write(path, entries, kept, curves):
+    """entries: of the report
+
+    kept: {medium: {side: [Run]}}; curves: {name: (places, {side: values})}
+    """
     path.write_text("\n".join([
         "<!doctype html><meta charset=utf-8><title>Managed memory: benchmarks"
         f"</title><style>{STYLE}</style><h1>Managed memory: benchmarks</h1>",
@@ -93,4 +108,5 @@ def write(path, entries, kept):
         "spread is that of the pairs' ratios.",
         "<table><tr><th>id<th>managed<th>baseline<th>unit<th>ratio<th>spread"
         "<th>goal", *map(_row, entries), "</table>",
+        *(_curve(name, *curve) for name, curve in curves.items()),
         *(_timelines(medium, runs) for medium, runs in kept.items())]))

@@ -114,7 +114,7 @@ def boot_once(side, setup, parts):
         with steal.watched() as watch:
             guest.prepare()
             for part in parts:
-                PARTS[part](guest, run)
+                part(guest, run)
         run.stolen = watch.share
         guest.command("compare")
     return run
@@ -146,19 +146,19 @@ def _again(bench, name, side, once):
     return once()
 
 
-def all_runs(bench, setup, parts):
+def all_runs(bench, name, setup, parts):
     """Runs of all sides, in an order that changes."""
     runs = {side: [] for side in sides.ALL}
     for number in range(bench.runs):
         order = sides.ALL if number % 2 else sides.ALL[::-1]
         for side in order:
             run = undisturbed(
-                bench, f"{setup.medium}: {side}", side,
+                bench, f"{name}: {side}", side,
                 lambda side=side: boot_once(side, setup, parts))
             runs[side].append(run)
             shown = ", ".join(f"{name} {value:.5g}" for name, value
                               in run.values.items() if "." not in name)
-            bench.say(f"{setup.medium}: run {number + 1} of {bench.runs}, "
+            bench.say(f"{name}: run {number + 1} of {bench.runs}, "
                       f"{side}: {shown}")
     return runs
 
@@ -187,17 +187,22 @@ ENTRIES = {
 }
 
 
-def measure(bench, medium, parts=tuple(PARTS)):
-    """All entries for one medium."""
+def measure(bench, medium, name=None, parts=tuple(PARTS), **setup):
+    """All entries for one medium, or for guests that are set up otherwise.
+
+    name: of the latter, which have no goals
+    """
+    title = name or medium
     why = hostswap.missing()
     if why:
-        bench.say(f"{medium}: skipped: {why}")
+        bench.say(f"{title}: skipped: {why}")
         return
-    runs = all_runs(bench, sides.Setup(bench.accel, medium), parts)
-    bench.keep(medium, runs)
-    for name, (unit, more_is_better, goals) in ENTRIES.items():
-        if name in runs["managed"][0].values:
+    runs = all_runs(bench, title, sides.Setup(bench.accel, medium, **setup),
+                    [PARTS[part] for part in parts])
+    bench.keep(title, runs)
+    for value, (unit, more_is_better, goals) in ENTRIES.items():
+        if value in runs["managed"][0].values:
             yield report.compared(
-                f"{medium}.{name}", unit,
-                best_baseline(runs, name, more_is_better),
-                goals.get(medium), more_is_better)
+                f"{title}.{value}", unit,
+                best_baseline(runs, value, more_is_better),
+                None if name else goals.get(medium), more_is_better)

@@ -32,7 +32,8 @@ from . import hostswap
 BOOT_TIMEOUT_S = 120
 WORK_TIMEOUT_S = 600
 MIB = 1 << 20
-SWAP_BYTES = 3 << 30
+# Room for what does not fit, and as much again.
+SWAP_SHARE = 2
 # Memory of the pool, and how much of a guest's is in as much of zram's.
 MIXED_POOL_MIB = 48
 MIXED_RATIO = 2.4
@@ -78,6 +79,10 @@ class Setup:
         self.cpus = cpus
         self.tier_options = tier_options
         self.extra = extra
+
+    def swap_bytes(self):
+        """Size of the kernel's swap."""
+        return SWAP_SHARE * self.memory * MIB
 
     def vm_options(self):
         """For GuestVM."""
@@ -259,9 +264,10 @@ def _managed_guest(setup, box, manager):
 def _swap(setup, box):
     with contextlib.ExitStack() as stack:
         if setup.medium == "compressed":
-            stack.enter_context(hostswap.zram(SWAP_BYTES, "lz4"))
+            stack.enter_context(hostswap.zram(setup.swap_bytes(), "lz4"))
         else:
-            stack.enter_context(hostswap.swap_file(box.disk, SWAP_BYTES))
+            stack.enter_context(hostswap.swap_file(box.disk,
+                                                   setup.swap_bytes()))
         if setup.medium == "mixed":
             # By its size: one that has no memory left fails its writes.
             size = int(MIXED_POOL_MIB * MIXED_RATIO) * MIB

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include "qapi/error.h"
-#include "alias.h"
+#include "huge-presence.h"
 #include "uffd.h"
 
 /* Since Linux 6.1; the headers of the base are older. */
@@ -23,18 +23,21 @@
 /* Until the kernel has memory for a page table. */
 #define REST_MS 1
 
-int mm_alias_uffd_new(int dev)
+int mm_presence_uffd_new(int dev)
 {
     struct uffdio_api api = { .api = UFFD_API, .features = NEED_FEATURES };
     const int flags = O_CLOEXEC | O_NONBLOCK;
     int fd = dev >= 0 ? ioctl(dev, USERFAULTFD_IOC_NEW, flags)
                       : syscall(SYS_userfaultfd, flags);
+    int high = -1;
 
-    if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
-        close(fd);
-        fd = -1;
+    if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0) {
+        high = fcntl(fd, F_DUPFD_CLOEXEC, MM_PRESENCE_UFFD_MIN);
     }
-    return fd;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return high;
 }
 
 static bool register_alias(const MmRegion *region)
@@ -48,10 +51,13 @@ static bool register_alias(const MmRegion *region)
            (reg.ioctls & 1ULL << _UFFDIO_CONTINUE);
 }
 
-bool mm_alias_open(MmVM *vm, MmRegion *region, Error **errp)
+bool mm_presence_open(MmVM *vm, MmRegion *region, Error **errp)
 {
     void *mem;
 
+    if (!mm_region_is_huge(region)) {
+        return true;
+    }
     if (vm->probe_uffd < 0) {
         error_setg(errp, "huge pages need a userfaultfd of the pager's own, "
                    "which the kernel does not give it; use Linux 6.1 or later, "
@@ -75,14 +81,14 @@ bool mm_alias_open(MmVM *vm, MmRegion *region, Error **errp)
     return true;
 }
 
-void mm_alias_close(MmRegion *region)
+void mm_presence_close(MmRegion *region)
 {
     if (region->alias) {
         munmap(region->alias, region->size);
     }
 }
 
-bool mm_alias_present(const MmRegion *region, uint64_t page)
+bool mm_presence_test(const MmRegion *region, uint64_t page)
 {
     uint8_t *addr = region->alias + page * MM_PAGE_SIZE;
     MmUffdResult res;

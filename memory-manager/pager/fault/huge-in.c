@@ -24,6 +24,9 @@
 #include "../test-hooks.h"
 #include "fault-internal.h"
 
+/* After a huge page could not be placed, unless something is evicted. */
+#define NO_PAGE_NS 100000000ULL
+
 QEMU_BUILD_BUG_ON(MM_HUGE_PAGES != MM_CHUNK_PAGES);
 QEMU_BUILD_BUG_ON(MM_HUGE_PAGE_SIZE != MM_DMA_CHUNK);
 
@@ -93,7 +96,7 @@ static MmWaitReason readable(MmFault *f, MmRegion *region, uint64_t page)
 
         if (mm_entry_state(entry) == MM_PAGE_LOST) {
             /* a map that has been damaged: see mm_region_claim_places() */
-            mm_unit_give_up(f, region, page);
+            mm_huge_in_give_up(f, region, page);
             return MM_WAIT_LOST;
         }
         if (tier && !qatomic_load_acquire(&tier->proven)) {
@@ -103,7 +106,7 @@ static MmWaitReason readable(MmFault *f, MmRegion *region, uint64_t page)
     return MM_WAIT_NONE;
 }
 
-MmWaitReason mm_unit_serve_never(MmFault *f, MmRegion *region, uint64_t page)
+MmWaitReason mm_huge_in_never(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t entries[MM_HUGE_PAGES];
     MmWaitReason reason = readable(f, region, page);
@@ -135,23 +138,50 @@ MmWaitReason mm_unit_serve_never(MmFault *f, MmRegion *region, uint64_t page)
 
 /* ---- reading ---- */
 
-static MmUnit *unused(MmFault *f)
+/* What a tier that hangs has taken the others do not lack, up to a point. */
+static MmHugeIn *unused(MmFault *f)
+{
+    MmHugeIn *found = NULL;
+    unsigned i, used = 0;
+
+    for (i = 0; i < MM_NR_UNITS_MAX; i++) {
+        MmHugeIn *u = &f->units[i];
+
+        if (u->region) {
+            used += !mm_load_huge_hangs(f, u);
+        } else if (!found) {
+            found = u;
+        }
+    }
+    if (!found || used >= MM_NR_UNITS) {
+        return NULL;
+    }
+    found->buf = found->buf ?: map_buffer(PROT_READ | PROT_WRITE);
+    return found->buf ? found : NULL;
+}
+
+bool mm_huge_in_all_hang(const MmFault *f)
 {
     unsigned i;
 
-    for (i = 0; i < MM_NR_UNITS; i++) {
-        MmUnit *u = &f->units[i];
-
-        if (!u->region) {
-            u->buf = u->buf ?: map_buffer(PROT_READ | PROT_WRITE);
-            return u->buf ? u : NULL;
+    for (i = 0; i < MM_NR_UNITS_MAX; i++) {
+        if (!f->units[i].region || !mm_load_huge_hangs(f, &f->units[i])) {
+            return false;
         }
     }
-    return NULL;
+    return true;
+}
+
+/* Was there no huge page to place it in, and is nothing known to be better? */
+static bool no_page(const MmFault *f)
+{
+    return f->no_page_ns && f->now_ns - f->no_page_ns < NO_PAGE_NS &&
+           qatomic_read(&f->vm->state->stats.pages_evicted) ==
+           f->no_page_evicted;
 }
 
 /* Pages from the next one on that one read can bring. */
-static unsigned run_length(MmFault *f, const MmUnit *u)
+static unsigned run_length(MmFault *f, const MmHugeIn *u)
 {
     uint64_t first = u->entries[u->next];
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(first));
@@ -169,7 +199,7 @@ static unsigned run_length(MmFault *f, const MmUnit *u)
 }
 
 /* Some loads are left to others, as long as we are not without any. */
-static void begin_reads(MmFault *f, MmUnit *u)
+static void begin_reads(MmFault *f, MmHugeIn *u)
 {
     while (u->next < MM_HUGE_PAGES && !u->err && !u->cancelled) {
         uint64_t entry = u->entries[u->next];
@@ -183,7 +213,7 @@ static void begin_reads(MmFault *f, MmUnit *u)
         } else {
             nr = run_length(f, u);
             if ((u->reading && f->nr_free_loads <= MM_LOADS_KEPT) ||
-                !mm_load_unit(f, u, u->next, nr)) {
+                !mm_load_huge(f, u, u->next, nr)) {
                 return;
             }
             u->reading++;
@@ -192,9 +222,9 @@ static void begin_reads(MmFault *f, MmUnit *u)
     }
 }
 
-void mm_unit_loaded(MmFault *f, MmLoad *load, unsigned i, int err)
+void mm_huge_in_loaded(MmFault *f, MmLoad *load, unsigned i, int err)
 {
-    MmUnit *u = load->unit;
+    MmHugeIn *u = load->unit;
     unsigned first = load->page - u->page;
 
     u->reading--;
@@ -208,15 +238,22 @@ void mm_unit_loaded(MmFault *f, MmLoad *load, unsigned i, int err)
     }
 }
 
-static void place(MmFault *f, MmUnit *u)
+static void place(MmFault *f, MmHugeIn *u)
 {
     MmWaitReason reason;
 
     mm_nodes_prefer(f->vm->nodes, u->node);
     if (mm_place_pages(f, u->region, u->page, u->entries, u->buf,
                        MM_HUGE_PAGES, &reason)) {
+        f->no_page_ns = 0;
         MM_STAT_ADD(f->vm, pages_read, u->read);
         return;
+    }
+    if (reason == MM_WAIT_LIMIT) {
+        /* not to be read again for nothing */
+        f->no_page_ns = f->now_ns;
+        f->no_page_evicted =
+            qatomic_read(&f->vm->state->stats.pages_evicted);
     }
     unfill_all(u->region, u->page, u->entries);
     mm_waiters_set_reason(&f->waiters,
@@ -224,7 +261,7 @@ static void place(MmFault *f, MmUnit *u)
 }
 
 /* Nothing of it is under way any more. */
-static void end(MmFault *f, MmUnit *u)
+static void end(MmFault *f, MmHugeIn *u)
 {
     MmRegion *region = u->region;
     unsigned i;
@@ -248,7 +285,7 @@ static void end(MmFault *f, MmUnit *u)
     qatomic_set(&f->retry, true);
 }
 
-static void step(MmFault *f, MmUnit *u)
+static void step(MmFault *f, MmHugeIn *u)
 {
     unsigned before;
 
@@ -264,33 +301,33 @@ static void step(MmFault *f, MmUnit *u)
     }
 }
 
-void mm_unit_step(MmFault *f)
+void mm_huge_in_step(MmFault *f)
 {
     unsigned i;
 
-    for (i = 0; i < MM_NR_UNITS; i++) {
+    for (i = 0; i < MM_NR_UNITS_MAX; i++) {
         if (f->units[i].region) {
             step(f, &f->units[i]);
         }
     }
 }
 
-MmWaitReason mm_unit_serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
+MmWaitReason mm_huge_in_swapped(MmFault *f, MmRegion *region, uint64_t page)
 {
-    MmUnit *u = unused(f);
+    MmHugeIn *u = unused(f);
     MmWaitReason reason = readable(f, region, page);
 
     if (reason != MM_WAIT_NONE) {
         return reason;
     }
-    if (!mm_fault_room(f, MM_HUGE_PAGES)) {
-        return MM_WAIT_LIMIT;
-    }
     if (!u) {
         return MM_WAIT_BUSY;
     }
+    if (no_page(f) || !mm_fault_room(f, MM_HUGE_PAGES)) {
+        return MM_WAIT_LIMIT;
+    }
     qatomic_inc(&region->refs);
-    *u = (MmUnit) {
+    *u = (MmHugeIn) {
         .region = region, .page = page, .buf = u->buf, .node = f->node,
         .since_ns = f->now_ns,
     };
@@ -300,7 +337,8 @@ MmWaitReason mm_unit_serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
     step(f, u);
     switch (mm_entry_state(mm_map_get(&region->map, page))) {
     case MM_PAGE_SWAPPED:
-        return mm_load_wait_reason(f, region, page);
+        return no_page(f) ? MM_WAIT_LIMIT
+                          : mm_load_wait_reason(f, region, page);
     case MM_PAGE_FILLING:
         return MM_WAIT_LOAD;
     default:
@@ -308,13 +346,13 @@ MmWaitReason mm_unit_serve_swapped(MmFault *f, MmRegion *region, uint64_t page)
     }
 }
 
-uint64_t mm_unit_count(const MmFault *f, uint64_t before_ns)
+uint64_t mm_huge_in_count(const MmFault *f, uint64_t before_ns)
 {
     uint64_t pages = 0;
     unsigned i;
 
-    for (i = 0; i < MM_NR_UNITS; i++) {
-        const MmUnit *u = &f->units[i];
+    for (i = 0; i < MM_NR_UNITS_MAX; i++) {
+        const MmHugeIn *u = &f->units[i];
 
         if (u->region && !u->cancelled && u->since_ns <= before_ns) {
             pages += MM_HUGE_PAGES;
@@ -325,7 +363,7 @@ uint64_t mm_unit_count(const MmFault *f, uint64_t before_ns)
 
 /* ---- content that is not wanted any more, or gone ---- */
 
-static void cancel(MmUnit *u, MmPageState state)
+static void cancel(MmHugeIn *u, MmPageState state)
 {
     unsigned i;
 
@@ -336,13 +374,13 @@ static void cancel(MmUnit *u, MmPageState state)
     }
 }
 
-void mm_unit_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+void mm_huge_in_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
                     MmPageState state)
 {
     unsigned i;
 
-    for (i = 0; i < MM_NR_UNITS; i++) {
-        MmUnit *u = &f->units[i];
+    for (i = 0; i < MM_NR_UNITS_MAX; i++) {
+        MmHugeIn *u = &f->units[i];
 
         if (u->region == region && !u->cancelled && u->page < page + nr &&
             page < u->page + MM_HUGE_PAGES) {
@@ -397,7 +435,7 @@ static void discard_present(MmRegion *region, uint64_t page)
     }
 }
 
-int mm_unit_discard(MmFault *f, MmRegion *region, uint64_t page)
+int mm_huge_in_discard(MmFault *f, MmRegion *region, uint64_t page)
 {
     for (;;) {
         uint64_t entry = mm_map_get(&region->map, page);
@@ -412,7 +450,7 @@ int mm_unit_discard(MmFault *f, MmRegion *region, uint64_t page)
             drop_all(f, region, page, MM_PAGE_NEVER);
             return 1;
         case MM_PAGE_FILLING:
-            mm_unit_cancel(f, region, page, 1, MM_PAGE_NEVER);
+            mm_huge_in_cancel(f, region, page, 1, MM_PAGE_NEVER);
             return 0;
         case MM_PAGE_RESIDENT:
         case MM_PAGE_CANDIDATE:
@@ -431,7 +469,7 @@ int mm_unit_discard(MmFault *f, MmRegion *region, uint64_t page)
     }
 }
 
-void mm_unit_lose(MmFault *f, MmRegion *region, uint64_t page)
+void mm_huge_in_lose(MmFault *f, MmRegion *region, uint64_t page)
 {
     unsigned i;
 
@@ -445,7 +483,7 @@ void mm_unit_lose(MmFault *f, MmRegion *region, uint64_t page)
     }
 }
 
-void mm_unit_give_up(MmFault *f, MmRegion *region, uint64_t page)
+void mm_huge_in_give_up(MmFault *f, MmRegion *region, uint64_t page)
 {
     drop_all(f, region, page, MM_PAGE_LOST);
     mm_vm_page_lost(f->vm, region, page);

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * In the order of writeback.c, but for a huge page as a whole (fault/unit.c has
- * the rules):
+ * In the order of writeback.c, but for a huge page as a whole (fault/huge-in.c
+ * has the rules):
  *
  *   claim    its first page, CANDIDATE -> WRITEBACK.  Nobody can write to any
  *            of it, as long as that lasts.
@@ -23,7 +23,7 @@
 #include "../test-hooks.h"
 #include "reclaim-internal.h"
 
-static MmPageMap *map_of(const MmUnitOut *u)
+static MmPageMap *map_of(const MmHugeOut *u)
 {
     return &u->region->map;
 }
@@ -40,7 +40,7 @@ static void forget(MmReclaim *r)
 /* It stays in memory, if it has not been taken back already. */
 static void stay(MmReclaim *r)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     uint64_t resident = mm_entry_at(u->entry, MM_TIER_NONE, 0);
     unsigned i;
 
@@ -52,7 +52,7 @@ static void stay(MmReclaim *r)
     forget(r);
 }
 
-static bool is_held(MmReclaim *r, const MmUnitOut *u)
+static bool is_held(MmReclaim *r, const MmHugeOut *u)
 {
     /* the zap is done: pairs with QEMU's fence after counting */
     smp_mb();
@@ -64,9 +64,9 @@ static bool is_held(MmReclaim *r, const MmUnitOut *u)
     return true;
 }
 
-void mm_unit_out_begin(MmReclaim *r, MmRegion *region, uint64_t page)
+void mm_huge_out_begin(MmReclaim *r, MmRegion *region, uint64_t page)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     uint64_t entry = mm_map_get(&region->map, page);
     uint64_t claimed = mm_entry_with_state(entry, MM_PAGE_WRITEBACK);
 
@@ -78,18 +78,18 @@ void mm_unit_out_begin(MmReclaim *r, MmRegion *region, uint64_t page)
         mm_region_put(r->vm, region);
         return;
     }
-    *u = (MmUnitOut) { .region = region, .page = page, .entry = claimed };
+    *u = (MmHugeOut) { .region = region, .page = page, .entry = claimed };
     if (is_held(r, u)) {
         stay(r);
     }
 }
 
-bool mm_unit_out_wants(const MmReclaim *r)
+bool mm_huge_out_wants(const MmReclaim *r)
 {
     return r->unit.region && !r->unit.failed && r->unit.next < MM_HUGE_PAGES;
 }
 
-static uint64_t base_of(const MmUnitOut *u, unsigned i)
+static uint64_t base_of(const MmHugeOut *u, unsigned i)
 {
     uint64_t entry = i ? mm_map_get(map_of(u), u->page + i) : u->entry;
 
@@ -99,7 +99,7 @@ static uint64_t base_of(const MmUnitOut *u, unsigned i)
 /* The hardware has lost it, and with it all of the huge page. */
 static void lose(MmReclaim *r)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     uint64_t entry = mm_entry_at(u->entry, MM_TIER_NONE, 0);
     uint64_t owned = mm_entry_with_state(entry, MM_PAGE_DROPPING);
     unsigned i;
@@ -121,26 +121,44 @@ static void lose(MmReclaim *r)
     mm_vm_page_lost(r->vm, u->region, u->page);
 }
 
-/* Copy what comes next of it. */
-static bool copy_part(MmReclaim *r, void *buf)
+/* The next part; 0 or -errno: the kernel stops short of what it has lost. */
+static int read_part(const MmHugeOut *u, uint8_t *buf)
 {
-    MmUnitOut *u = &r->unit;
+    size_t len = MM_TIER_IO_PAGES * MM_PAGE_SIZE, got;
+    off_t offset = (u->page + u->next) * MM_PAGE_SIZE;
+    ssize_t ret;
+
+    for (got = 0; got < len; got += ret) {
+        ret = TEMP_FAILURE_RETRY(pread(u->region->ram_fd, buf + got, len - got,
+                                       offset + got));
+        if (ret <= 0) {
+            return ret < 0 ? -errno : -EAGAIN;
+        }
+    }
+    return 0;
+}
+
+/* Copy what comes next of it. */
+static bool copy_part(MmReclaim *r, uint8_t *buf)
+{
+    MmHugeOut *u = &r->unit;
+    int ret;
 
     if (mm_map_get(map_of(u), u->page) != u->entry) {
         u->failed = true;       /* touched: no use to go on */
-    } else if (!mm_writeback_pread(u->region, u->page + u->next,
-                                   MM_TIER_IO_PAGES, buf)) {
-        if (errno == EIO || errno == EHWPOISON) {
-            lose(r);
-        }
-        u->failed = true;
+        return false;
     }
+    ret = read_part(u, buf);
+    if (ret == -EIO || ret == -EHWPOISON) {
+        lose(r);
+    }
+    u->failed |= ret < 0;
     return !u->failed;
 }
 
-void mm_unit_out_part(MmReclaim *r, MmBatch *b)
+void mm_huge_out_part(MmReclaim *r, MmBatch *b)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     unsigned i;
 
     qatomic_inc(&u->region->refs);
@@ -163,7 +181,7 @@ void mm_unit_out_part(MmReclaim *r, MmBatch *b)
 }
 
 /* A hole reads as zeroes as well, but no page that we hold may be one. */
-static bool is_hole(const MmUnitOut *u)
+static bool is_hole(const MmHugeOut *u)
 {
     unsigned i;
 
@@ -177,7 +195,7 @@ static bool is_hole(const MmUnitOut *u)
 }
 
 /* Its place, beside what it was; the checksum goes first. */
-static uint64_t dropping(MmReclaim *r, MmUnitOut *u, unsigned i)
+static uint64_t dropping(MmReclaim *r, MmHugeOut *u, unsigned i)
 {
     map_of(u)->checksums[u->page + i] = u->checksums[i];
     mm_move_forget(r, u->region, u->page + i);
@@ -186,7 +204,7 @@ static uint64_t dropping(MmReclaim *r, MmUnitOut *u, unsigned i)
                              r->vm->epoch);
 }
 
-static bool publish(MmReclaim *r, MmUnitOut *u)
+static bool publish(MmReclaim *r, MmHugeOut *u)
 {
     MmPageMap *map = map_of(u);
     unsigned i;
@@ -209,7 +227,7 @@ static bool publish(MmReclaim *r, MmUnitOut *u)
 }
 
 /* What the kernel has not punched is as it was, and stays. */
-static void restore(MmReclaim *r, MmUnitOut *u)
+static void restore(MmReclaim *r, MmHugeOut *u)
 {
     unsigned i;
 
@@ -224,7 +242,7 @@ static void restore(MmReclaim *r, MmUnitOut *u)
     }
 }
 
-static unsigned punch(MmReclaim *r, MmUnitOut *u)
+static unsigned punch(MmReclaim *r, MmHugeOut *u)
 {
     unsigned i;
 
@@ -250,7 +268,7 @@ static unsigned punch(MmReclaim *r, MmUnitOut *u)
 
 static unsigned end(MmReclaim *r)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     unsigned evicted;
 
     if (!u->failed && is_hole(u)) {
@@ -269,9 +287,9 @@ static unsigned end(MmReclaim *r)
     return evicted;
 }
 
-unsigned mm_unit_out_stored(MmReclaim *r, MmBatch *b)
+unsigned mm_huge_out_stored(MmReclaim *r, MmBatch *b)
 {
-    MmUnitOut *u = &r->unit;
+    MmHugeOut *u = &r->unit;
     unsigned i;
 
     for (i = 0; i < b->nr; i++) {
@@ -286,5 +304,5 @@ unsigned mm_unit_out_stored(MmReclaim *r, MmBatch *b)
         }
     }
     u->parts--;
-    return u->parts || mm_unit_out_wants(r) ? 0 : end(r);
+    return u->parts || mm_huge_out_wants(r) ? 0 : end(r);
 }
