@@ -47,6 +47,8 @@ class MemoryCgroup:
         self.folder.mkdir()
         if self.version_used == 1:
             self._write("memory.swappiness", 100)
+            # It gives up on pages that are being written: rather wait.
+            self._write("memory.oom_control", 1)
 
     @staticmethod
     def version():

@@ -32,8 +32,6 @@ from . import hostswap
 BOOT_TIMEOUT_S = 120
 WORK_TIMEOUT_S = 600
 MIB = 1 << 20
-# Room for what does not fit, and as much again.
-SWAP_SHARE = 2
 # Memory of the pool, and how much of a guest's is in as much of zram's.
 MIXED_POOL_MIB = 48
 MIXED_RATIO = 2.4
@@ -80,9 +78,9 @@ class Setup:
         self.tier_options = tier_options
         self.extra = extra
 
-    def swap_bytes(self):
-        """Size of the kernel's swap."""
-        return SWAP_SHARE * self.memory * MIB
+    def swap_bytes(self, guests=1):
+        """Size of the kernel's swap: room for all, and for one more."""
+        return (guests + 1) * self.memory * MIB
 
     def vm_options(self):
         """For GuestVM."""
@@ -248,8 +246,8 @@ def _manager(setup, box):
 
 
 @contextlib.contextmanager
-def _managed_guest(setup, box, manager):
-    vm = GuestVM(box, manager=manager, limit=f"{setup.limit}M",
+def _managed_guest(setup, box, manager, name="guest"):
+    vm = GuestVM(box, name=name, manager=manager, limit=f"{setup.limit}M",
                  **setup.vm_options())
     vm.launch()
     guest = ManagedGuest(vm, setup, manager)
@@ -261,13 +259,13 @@ def _managed_guest(setup, box, manager):
 
 
 @contextlib.contextmanager
-def _swap(setup, box):
+def _swap(setup, box, guests=1):
+    size = setup.swap_bytes(guests)
     with contextlib.ExitStack() as stack:
         if setup.medium == "compressed":
-            stack.enter_context(hostswap.zram(setup.swap_bytes(), "lz4"))
+            stack.enter_context(hostswap.zram(size, "lz4"))
         else:
-            stack.enter_context(hostswap.swap_file(box.disk,
-                                                   setup.swap_bytes()))
+            stack.enter_context(hostswap.swap_file(box.disk, size))
         if setup.medium == "mixed":
             # By its size: one that has no memory left fails its writes.
             size = int(MIXED_POOL_MIB * MIXED_RATIO) * MIB
@@ -285,10 +283,10 @@ def _cgroup(name):
 
 
 @contextlib.contextmanager
-def _swapped_guest(kind, setup, box):
+def _swapped_guest(kind, setup, box, name="guest"):
     backend = BACKENDS[kind].format(memory=f"{setup.memory}M")
     with _cgroup(f"mm-bench-{kind}-{next(_numbers)}") as cgroup:
-        vm = GuestVM(box, backend=backend, prefix=cgroup.prefix(),
+        vm = GuestVM(box, name=name, backend=backend, prefix=cgroup.prefix(),
                      **setup.vm_options())
         vm.launch()
         guest = SwappedGuest(vm, setup, cgroup)
@@ -309,6 +307,22 @@ def open_side(name, setup):
         else:
             with _swap(setup, box), _swapped_guest(name, setup, box) as guest:
                 yield guest
+
+
+@contextlib.contextmanager
+def open_several(name, setup, count):
+    """A context with a list of guests that have the medium in common."""
+    with contextlib.ExitStack() as stack:
+        box = stack.enter_context(Sandbox(f"bench-{name}-{next(_numbers)}"))
+        if name == "managed":
+            manager = _manager(setup, box)
+            guests = [_managed_guest(setup, box, manager, f"guest{number}")
+                      for number in range(count)]
+        else:
+            stack.enter_context(_swap(setup, box, count))
+            guests = [_swapped_guest(name, setup, box, f"guest{number}")
+                      for number in range(count)]
+        yield [stack.enter_context(guest) for guest in guests]
 
 
 BASELINES = ("memfd", "private")
