@@ -7,7 +7,10 @@
  *     stride      every 16th page, again and again, each time one further on
  *     shift       uniform over a quarter, and over another one from half-time
  *
- * Each worker has its own share of the field, since a page belongs to one.
+ * Sweeps have a share of the field for each worker.  Of the random patterns any
+ * worker picks any page: with shares, the worker that happens to have more of
+ * its own in memory would be faster, and so get yet more of it, until most
+ * accesses are those of one that has no faults.
  *
  * Threads: see phase.h; functions named *_work run in every worker.
  *
@@ -42,7 +45,8 @@ enum {
 
 typedef struct Cursor {
     Worker *worker;
-    size_t pages;               /* of its share that are used */
+    size_t first;               /* of the pages that it picks from */
+    size_t pages;
     size_t at;
 } Cursor;
 
@@ -55,6 +59,7 @@ typedef struct Result {
 typedef struct Pattern {
     const char *name;
     size_t (*next)(Cursor *cursor);
+    bool shared;                /* any worker may pick any page */
 } Pattern;
 
 /* Of the phase that runs; written before its threads start */
@@ -93,7 +98,7 @@ static size_t next_zipf(Cursor *c)
     size_t width = zipf_ranks[cell + 1] - zipf_ranks[cell];
     size_t rank = zipf_ranks[cell] + (width ? (draw >> 16) % width : 0);
 
-    /* a prime that the share is no multiple of: a permutation */
+    /* a prime that the field is no multiple of: a permutation */
     return rank * 7919 % c->pages;
 }
 
@@ -106,11 +111,11 @@ static size_t next_shift(Cursor *c)
 }
 
 static const Pattern patterns[] = {
-    { "uniform", next_uniform },
-    { "zipf", next_zipf },
-    { "sequential", next_sequential },
-    { "stride", next_stride },
-    { "shift", next_shift },
+    { "uniform", next_uniform, true },
+    { "zipf", next_zipf, true },
+    { "sequential", next_sequential, false },
+    { "stride", next_stride, false },
+    { "shift", next_shift, true },
 };
 
 /* The inverse of the distribution function, at even distances */
@@ -153,20 +158,40 @@ static void access_page(Worker *worker, Result *result, size_t page)
     }
 }
 
+static size_t lock_next(Cursor *c)
+{
+    size_t page;
+
+    do {
+        page = c->first + pattern->next(c);
+    } while (!field_try_lock(page));
+    return page;
+}
+
+static Cursor cursor_of(Worker *worker)
+{
+    size_t pages = pattern->shared ? field_pages() : worker->page_count;
+
+    return (Cursor) {
+        .worker = worker,
+        .first = pattern->shared ? 0 : worker->first_page,
+        .pages = pages * part_percent / 100,
+    };
+}
+
 static void access_work(Worker *worker)
 {
     Result *result = &results[worker->index];
-    Cursor cursor = {
-        .worker = worker,
-        .pages = worker->page_count * part_percent / 100,
-    };
+    Cursor cursor = cursor_of(worker);
     uint64_t bad;
 
     do {
         bad = result->bad;
         for (int i = 0; i < TICK; i++) {
-            access_page(worker, result,
-                        worker->first_page + pattern->next(&cursor));
+            size_t page = lock_next(&cursor);
+
+            access_page(worker, result, page);
+            field_unlock(page);
         }
         count_step(result, now_ns(), TICK);
     } while (worker_tick(worker, TICK, TICK - (result->bad - bad)));
@@ -269,7 +294,7 @@ bool access_run(const char *name, unsigned seconds, unsigned part)
         return false;
     }
     if (pattern->next == next_zipf) {
-        zipf_prepare(share);
+        zipf_prepare(field_pages() * part / 100);
     }
     memset(results, 0, sizeof(results));
     part_percent = part;

@@ -36,7 +36,7 @@ bool access_verify(void);
  *
  * @pattern: its name, see access.c
  * @seconds: how long
- * @part: percent of each worker's share of the field that is used
+ * @part: percent of the field that is used, or of each worker's share of it
  *
  * Returns false, with a reason reported, if there is no such pattern.
  */

@@ -1,7 +1,8 @@
 /*
  * Memory for benchmarks: cheap to check, of a given compressibility
  *
- * Threads: a page and its count of writes belong to one worker at a time.
+ * Threads: a page and its count of writes belong to one worker at a time; where
+ * any may pick it, to the one that has its lock.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,6 +28,7 @@ enum {
 
 static uint64_t *field_memory;
 static uint32_t *field_writes;
+static atomic_bool *field_locks;
 static size_t field_size_pages;
 static unsigned noise_words;
 static _Atomic unsigned bad_lines;
@@ -47,8 +49,12 @@ static void drop(void)
     if (field_writes) {
         munmap(field_writes, field_size_pages * sizeof(*field_writes));
     }
+    if (field_locks) {
+        munmap(field_locks, field_size_pages * sizeof(*field_locks));
+    }
     field_memory = NULL;
     field_writes = NULL;
+    field_locks = NULL;
     field_size_pages = 0;
 }
 
@@ -62,7 +68,8 @@ bool field_create(size_t pages, unsigned noise)
     noise_words = WORD_COUNT * noise / 100;
     field_memory = map_memory(pages * STAMP_PAGE_BYTES);
     field_writes = map_memory(pages * sizeof(*field_writes));
-    if (!field_memory || !field_writes) {
+    field_locks = map_memory(pages * sizeof(*field_locks));
+    if (!field_memory || !field_writes || !field_locks) {
         report("cannot map %zu pages: %s", pages, strerror(errno));
         drop();
         return false;
@@ -73,6 +80,17 @@ bool field_create(size_t pages, unsigned noise)
 size_t field_pages(void)
 {
     return field_size_pages;
+}
+
+bool field_try_lock(size_t page)
+{
+    return !atomic_exchange_explicit(&field_locks[page], true,
+                                     memory_order_acquire);
+}
+
+void field_unlock(size_t page)
+{
+    atomic_store_explicit(&field_locks[page], false, memory_order_release);
 }
 
 static uint64_t *words_of(size_t page)

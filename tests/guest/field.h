@@ -34,9 +34,22 @@ bool field_create(size_t pages, unsigned noise);
 size_t field_pages(void);
 
 /**
+ * field_try_lock: own a page that other threads may pick as well
+ *
+ * Any thread.  Returns false if another one has it.
+ */
+bool field_try_lock(size_t page);
+
+/**
+ * field_unlock: let others have it
+ */
+void field_unlock(size_t page);
+
+/**
  * field_write_content: what every page has to begin with
  *
- * Like all functions below: only for the thread that owns @page.
+ * Like all functions below: only for the thread that owns @page, be it that no
+ * other one picks it, be it by field_try_lock().
  */
 void field_write_content(size_t page);
 
