@@ -97,16 +97,19 @@ class MemoryCgroup:
                 else "memory.current")
         return int((self.folder / name).read_text("ascii"))
 
+    def _counted(self, name):
+        text = (self.folder / "memory.stat").read_text("ascii")
+        return int(re.search(rf"^{name} (\d+)$", text, re.M)[1])
+
     def shmem(self):
         """Bytes of shared memory that are charged, and so resident."""
-        text = (self.folder / "memory.stat").read_text("ascii")
-        return int(re.search(r"^shmem (\d+)$", text, re.M)[1])
+        return self._counted("shmem")
 
-    def cache(self):
-        """Bytes of files in the page cache that are charged."""
-        text = (self.folder / "memory.stat").read_text("ascii")
-        return sum(int(size) for size in
-                   re.findall(r"^(?:in)?active_file (\d+)$", text, re.M))
+    def swap_cache(self):
+        """Bytes that were just read from swap, or are about to go there."""
+        anonymous = "rss" if self.version_used == 1 else "anon"
+        return max(self._counted("inactive_anon") + self._counted("active_anon")
+                   - self._counted(anonymous) - self.shmem(), 0)
 
     def remove(self):
         """Once its processes have ended."""

@@ -5,9 +5,11 @@
     memfd     memory-backend-memfd,share=on, as libvirt configures it
     private   memory-backend-ram
 
-The latter two run in a memory cgroup. Its limit is the same number of bytes
-for the guest's memory, and on top of that what QEMU needs for itself, which
-is measured: managed memory's limit is for guest memory alone.
+The latter two run in a memory cgroup. Managed memory's limit is for guest
+memory alone, so theirs is made to be that, too: it is the same number of bytes
+and on top of that what else the cgroup holds, and follows this twice a second
+while the guest works. A limit that is left alone gives the guest ever more:
+QEMU's own memory, 60 MiB of which it hardly uses, is swapped out for its sake.
 
 Media, with the kernel's counterpart:
 
@@ -19,7 +21,9 @@ Media, with the kernel's counterpart:
 import contextlib
 import itertools
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from managed import environment
@@ -37,9 +41,10 @@ MIXED_POOL_MIB = 48
 MIXED_RATIO = 2.4
 # Of a cgroup that is made to give up as much as possible.
 SLACK_BYTES = 16 << 20
-# A guest that has more than this share of its limit was not short of memory. The
-# kernel swaps out some of what QEMU needs for itself, too, for the guest's sake.
-TOLERANCE = 1.1
+# How often a cgroup's limit follows what it holds besides the guest.
+FOLLOW_S = 0.5
+# A guest that has more than this share of its limit was not short of memory.
+TOLERANCE = 1.05
 BACKENDS = {
     "memfd": "memory-backend-memfd,id=ram0,size={memory},share=on",
     "private": "memory-backend-ram,id=ram0,size={memory}",
@@ -146,6 +151,10 @@ class Guest:
         """Take size bytes from it."""
         raise NotImplementedError
 
+    def resize(self, limit):
+        """Have it make do with so many MiB."""
+        raise NotImplementedError
+
     def timed_shrink(self, size):
         """The same; how many seconds it has taken."""
         start = time.monotonic()
@@ -179,6 +188,11 @@ class ManagedGuest(Guest):
                              vm=self.manager.vm(self.vm).uuid)
         self.manager.event("MANAGED_VM_OPERATION_COMPLETED", WORK_TIMEOUT_S)
 
+    def resize(self, limit):
+        """Have it make do with so many MiB."""
+        self.manager.command("managed-vm-set-limit", limit=limit * MIB,
+                             vm=self.manager.vm(self.vm).uuid)
+
 
 class SwappedGuest(Guest):
     """On the kernel's swap."""
@@ -194,27 +208,46 @@ class SwappedGuest(Guest):
     def settle(self):
         self.limit()
 
-    def limit(self):
-        """The same for the guest as managed memory has, and QEMU's own."""
-        self.cgroup.set_limit(self.setup.limit * MIB + self.own_bytes())
+    def command(self, line):
+        """Have it do something; meanwhile the limit is kept exact."""
+        done = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(self._follow, done)
+            try:
+                return super().command(line)
+            finally:
+                done.set()
+                following.result()
 
-    def own_bytes(self):
-        """What QEMU needs for itself: not the files that it has read."""
-        return max(self.cgroup.usage() - self.guest_bytes()
-                   - self.cgroup.cache(), 0)
+    def _follow(self, done):
+        while not done.wait(FOLLOW_S):
+            self.limit()
+
+    def limit(self):
+        """The same for the guest as managed memory has, and all else."""
+        self.cgroup.set_limit(self.setup.limit * MIB + self.other_bytes())
+
+    def other_bytes(self):
+        """What the cgroup holds besides the guest's memory."""
+        return max(self.cgroup.usage() - self.guest_bytes(), 0)
 
     def guest_bytes(self):
         """Guest memory that is resident."""
         # Of a memfd, what is swapped out counts among its blocks, too.
-        if self.vm.resident_bytes():
-            return self.cgroup.shmem()
-        return private_bytes(self.vm)
+        used = (self.cgroup.shmem() if self.vm.resident_bytes()
+                else private_bytes(self.vm))
+        return used + self.cgroup.swap_cache()
 
     def shrink(self, size):
         """Take size bytes from it."""
         keep = max(self.guest_bytes() - size, 0)
         # What QEMU itself needs now would come back at once.
-        self.cgroup.set_limit(keep + self.own_bytes() + SLACK_BYTES)
+        self.cgroup.set_limit(keep + self.other_bytes() + SLACK_BYTES)
+        self.limit()
+
+    def resize(self, limit):
+        """Have it make do with so many MiB."""
+        self.setup.limit = limit
         self.limit()
 
     def variants(self):
