@@ -43,6 +43,8 @@ MIXED_RATIO = 2.4
 SLACK_BYTES = 16 << 20
 # How often a cgroup's limit follows what it holds besides the guest.
 FOLLOW_S = 0.5
+# To look costs time that is the guest's: at most one part in so many.
+FOLLOW_SHARE = 50
 # A guest that has more than this share of its limit was not short of memory.
 TOLERANCE = 1.05
 BACKENDS = {
@@ -220,8 +222,11 @@ class SwappedGuest(Guest):
                 following.result()
 
     def _follow(self, done):
-        while not done.wait(FOLLOW_S):
+        pause = FOLLOW_S
+        while not done.wait(pause):
+            start = time.monotonic()
             self.limit()
+            pause = max(FOLLOW_S, FOLLOW_SHARE * (time.monotonic() - start))
 
     def limit(self):
         """The same for the guest as managed memory has, and all else."""
