@@ -45,6 +45,9 @@ int discard_post(FakeQemu *fq, uint32_t region, uint64_t first_page,
     int i = 0;
 
     QEMU_LOCK_GUARD(&fq->ring_lock);
+    if (fq->ring_ended) {
+        return -EBUSY;
+    }
     while (fq->slot_used[i]) {
         if (++i == MM_RING_SLOTS) {
             return -EBUSY;
@@ -135,6 +138,22 @@ void discard_settle(FakeQemu *fq)
         if (qatomic_read(&fq->slot_give_up[i])) {
             qatomic_cmpxchg(&fq->ring->slots[i].state, MM_RING_TAKEN,
                             MM_RING_FREE);
+        }
+    }
+    discard_wake_all(fq);
+}
+
+void discard_end(FakeQemu *fq)
+{
+    int i;
+
+    WITH_QEMU_LOCK_GUARD(&fq->ring_lock) {
+        fq->ring_ended = true;
+        for (i = 0; i < MM_RING_SLOTS; i++) {
+            uint32_t *state = &fq->ring->slots[i].state;
+
+            qatomic_cmpxchg(state, MM_RING_POSTED, MM_RING_FREE);
+            qatomic_cmpxchg(state, MM_RING_TAKEN, MM_RING_FREE);
         }
     }
     discard_wake_all(fq);

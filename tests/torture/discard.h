@@ -13,7 +13,8 @@
 /**
  * discard_post: ask for pages to be discarded
  *
- * Does not wait.  Any thread.  Returns the slot, or -EBUSY if none is free.
+ * Does not wait.  Any thread.  Returns the slot, or -EBUSY if none is free or
+ * there is nobody to discard any more.
  */
 int discard_post(FakeQemu *fq, uint32_t region, uint64_t first_page,
                  uint32_t nr_pages);
@@ -33,6 +34,9 @@ ShadowDiscard discard_wait(FakeQemu *fq, int slot, int patience_ms);
  * Between the proof of the old pager's death and the start of the next one.
  */
 void discard_settle(FakeQemu *fq);
+
+/** discard_end: end all discards, and begin no more; there is no pager. */
+void discard_end(FakeQemu *fq);
 
 /** discard_wake_all: have all waiters look again. */
 void discard_wake_all(FakeQemu *fq);

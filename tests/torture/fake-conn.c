@@ -96,12 +96,19 @@ static void note_event(FakeQemu *fq, const MmMsg *msg)
     qemu_cond_broadcast(&fq->cond);
 }
 
+/* All is in memory, but until the pager is gone it may still discard. */
 static void answer_detached(FakeQemu *fq, const MmMsg *msg)
 {
     fake_qemu_release_faults(fq);
+    fq->detaching = true;
     mm_msg_send(fq->sock, MM_MSG_OK, msg->hdr.seq, NULL, 0, NULL, 0);
+}
+
+static void end_detach(FakeQemu *fq)
+{
+    discard_end(fq);
     QEMU_LOCK_GUARD(&fq->lock);
-    fq->nr_detached++;
+    fq->detached = true;
     qemu_cond_broadcast(&fq->cond);
 }
 
@@ -340,9 +347,13 @@ static bool resume_after_death(FakeQemu *fq)
 static bool lost_connection(FakeQemu *fq)
 {
     WITH_QEMU_LOCK_GUARD(&fq->lock) {
-        if (fq->stopping || fq->nr_detached) {
+        if (fq->stopping) {
             return false;
         }
+    }
+    if (fq->detaching) {
+        end_detach(fq);
+        return false;
     }
     return fq->auto_resume && resume_after_death(fq);
 }
@@ -480,7 +491,7 @@ static bool wait_for(FakeQemu *fq, FakeCondition *test, unsigned a, unsigned b,
 
 static bool has_resumed(FakeQemu *fq, unsigned n, unsigned unused)
 {
-    return fq->resumes >= n;
+    return fq->resumes >= n || fq->detached;
 }
 
 static bool has_event(FakeQemu *fq, unsigned kind, unsigned n)
@@ -490,7 +501,7 @@ static bool has_event(FakeQemu *fq, unsigned kind, unsigned n)
 
 static bool has_detached(FakeQemu *fq, unsigned unused, unsigned unused2)
 {
-    return fq->nr_detached > 0;
+    return fq->detached;
 }
 
 bool fake_qemu_wait_resumes(FakeQemu *fq, unsigned n, int timeout_ms)

@@ -77,7 +77,7 @@ typedef struct FakeQemu {
     MmMsg *reply;
     unsigned nr_events[MM_EVENT__MAX];
     MmMsgEvent last_event;
-    unsigned nr_detached;
+    bool detached;              /* and the pager is gone */
     unsigned resumes;
     GArray *stalls_us;          /* int64_t: connection lost until served */
 
@@ -90,12 +90,14 @@ typedef struct FakeQemu {
     QemuThread conn_thread;
     QemuThread zap_thread;
     bool have_conn_thread;
+    bool detaching;             /* DETACHED has been answered */
     bool have_zap_thread;
 
     /* protected by ring_lock */
     QemuMutex ring_lock;
     uint8_t slot_used[MM_RING_SLOTS];
     bool slot_give_up[MM_RING_SLOTS];   /* take it back at the next EOF */
+    bool ring_ended;            /* there is no pager, and none will come */
 
     /* held while pages are zapped, and while a region goes away */
     QemuMutex zap_lock;
@@ -162,14 +164,14 @@ void fake_region_expect_words(FakeRegion *region);
  */
 int fake_qemu_request(FakeQemu *fq, const FakeRequest *rq, MmMsg *reply);
 
-/** fake_qemu_wait_resumes: wait until @n resumes have succeeded. */
+/** fake_qemu_wait_resumes: wait for @n resumes, or until none will come. */
 bool fake_qemu_wait_resumes(FakeQemu *fq, unsigned n, int timeout_ms);
 
 /** fake_qemu_wait_event: wait for the @n-th event of a kind. */
 bool fake_qemu_wait_event(FakeQemu *fq, MmEventKind kind, unsigned n,
                           int timeout_ms);
 
-/** fake_qemu_wait_detached: wait for MM_MSG_DETACHED to be answered. */
+/** fake_qemu_wait_detached: wait for a pager that detaches to be gone. */
 bool fake_qemu_wait_detached(FakeQemu *fq, int timeout_ms);
 
 /**
