@@ -21,7 +21,11 @@
 #include "tier-peek.h"
 #include "torture.h"
 
+#define SIZE (16 * MiB)
+#define LIMIT (4 * MiB)
 #define EVENT_MS 10000
+/* In half a second: some neighbours, too, ten times a second. */
+#define READS_EACH 100
 /* UFFD_FEATURE_POISON, which Debian 12's headers do not have */
 #define FEATURE_POISON (1 << 14)
 
@@ -29,8 +33,8 @@ static Rig *new_rig_with(const PagerConfig *pager)
 {
     RigConfig config = {
         .pager = *pager,
-        .stamped_mib = { 16 },
-        .limit_percent = 25,
+        .stamped_mib = { SIZE / MiB },
+        .limit_percent = LIMIT * 100 / SIZE,
         .stuck_ms = 60000,
     };
     Rig *rig = rig_new(&config, torture_seed());
@@ -64,12 +68,21 @@ static void expect_progress(Rig *rig, uint64_t accesses)
     }
 }
 
-/* Arms the next pager, and waits until it serves. */
+/* Arms the next pager, and waits until it serves: it need not have a tier. */
 static void arm(Rig *rig, const char *failpoint)
 {
     if (rig_ok(rig)) {
         fake_manager_arm(rig->fm, failpoint);
         rig_kill_pager(rig);
+    }
+}
+
+/* ... and until it has read what tells that its tiers are its own. */
+static void arm_after_identities(Rig *rig, const char *failpoint)
+{
+    arm(rig, failpoint);
+    if (rig_ok(rig) && !fake_manager_set_limit(rig->fm, LIMIT)) {
+        verdict_fail(rig->verdict, "SET_LIMIT failed");
     }
 }
 
@@ -140,25 +153,35 @@ static void expect_no_swap_in(Rig *rig)
     mm_msg_clear(&reply);
 }
 
-/* The same for a tier whose reads end at once: no reason to hurry. */
-static void test_read_compressed(void)
+static Rig *new_compressed_rig(void)
 {
-    Rig *rig = new_rig_with(&(PagerConfig) {
+    return new_rig_with(&(PagerConfig) {
         .binary = torture_test_pager(), .compressed_size = 64 * MiB,
     });
-    uint64_t before, nr;
+}
 
-    arm(rig, "tier-load:err=5:2");
+/* A tier whose reads end at once is no reason to hurry. */
+static void check_pace(Rig *rig, unsigned waiters, unsigned least)
+{
+    uint64_t nr = read_errors(rig);
+
+    load_watch(rig->load, 500);
+    nr = read_errors(rig) - nr;
+    if (rig_ok(rig) && (nr < least || nr > waiters * READS_EACH)) {
+        verdict_fail(rig->verdict, "%" PRIu64 " reads in half a second", nr);
+    }
+}
+
+static void test_read_compressed(void)
+{
+    Rig *rig = new_compressed_rig();
+
+    arm_after_identities(rig, "tier-load:err=5:2");
     load_start(rig->load, &(LoadConfig) { .readers = 4, .writers = 2 });
     expect_event(rig, MM_EVENT_IO_ERROR, "the tier cannot be read");
     load_watch(rig->load, 500);
     check_stalled(rig);
-    before = read_errors(rig);
-    load_watch(rig->load, 500);
-    nr = read_errors(rig) - before;
-    if (nr < 2 || nr > 200) {
-        verdict_fail(rig->verdict, "%" PRIu64 " reads in half a second", nr);
-    }
+    check_pace(rig, 6, 2);
     expect_no_swap_in(rig);
     fake_manager_heal(rig->fm);
     expect_event(rig, MM_EVENT_IO_RECOVERED, "the tier can be read again");
@@ -238,6 +261,60 @@ static void test_takeover_hung(void)
     run_takeover(&(PagerConfig) {
                      .binary = torture_test_pager(), .no_uring = true,
                  }, "tier-load:delay1=2500:1", false);
+}
+
+/* Each its own page, but they are neighbours. */
+static void stream_worker(Worker *w)
+{
+    Shadow *s = w->fq->regions[0]->shadow;
+
+    worker_begin(w, s->region, w->index);
+    shadow_check(s, w->index, "stream");
+    worker_end(w);
+}
+
+/*
+ * Until it is known whether the disk answers, who waits for it waits.  Some of
+ * the neighbours are compressed and answer at once: no reason to hurry either.
+ */
+static void test_takeover_pace(void)
+{
+    Rig *rig = new_compressed_rig();
+
+    arm(rig, "tier-load:err=5:1");
+    load_start_fn(rig->load, "stream", stream_worker, 32);
+    check_pace(rig, 32, 0);
+    fake_manager_heal(rig->fm);
+    finish(rig);
+}
+
+/*
+ * New memory needs room: other tiers than the disk can make some at once.  Some
+ * has to go out for so many pages, but not all that does not compress.
+ */
+#define ROOM_PAGES (SIZE / STAMP_PAGE_SIZE * 3 / 16)
+
+static void test_takeover_room(void)
+{
+    Rig *rig = new_compressed_rig();
+    Error *err = NULL;
+    FakeRegion *region = fake_qemu_add_region(rig->fq, SIZE, LIMIT / 4, &err);
+    uint64_t page;
+
+    arm(rig, "tier-load:err=5:1");
+    for (page = 0; rig_ok(rig) && page < ROOM_PAGES; page++) {
+        region->mem[page * STAMP_PAGE_SIZE] = 1;
+    }
+    if (rig->fq->nr_events[MM_EVENT_IO_ERROR]) {
+        verdict_fail(rig->verdict, "new pages have waited: %s",
+                     rig->fq->last_event.text);
+    }
+    fake_manager_heal(rig->fm);
+    if (!region || !fake_qemu_remove_region(rig->fq, region, &err)) {
+        verdict_fail(rig->verdict, "%s", error_get_pretty(err));
+        error_free(err);
+    }
+    finish(rig);
 }
 
 /* That it can be used again is told, also if nobody uses it. */
@@ -603,6 +680,8 @@ void torture_add_tier_errors(void)
     g_test_add_func("/torture/tier-errors/read-kill", test_read_kill);
     g_test_add_func("/torture/tier-errors/takeover", test_takeover);
     g_test_add_func("/torture/tier-errors/takeover-hung", test_takeover_hung);
+    g_test_add_func("/torture/tier-errors/takeover-pace", test_takeover_pace);
+    g_test_add_func("/torture/tier-errors/takeover-room", test_takeover_room);
     g_test_add_func("/torture/tier-errors/takeover-idle", test_takeover_idle);
     g_test_add_func("/torture/tier-errors/takeover-reserve",
                     test_takeover_reserve);

@@ -273,6 +273,9 @@ uint64_t mm_fault_beyond_at(const MmFault *f);
 /** mm_load_init: buffers and list of loads. */
 void mm_load_init(MmFault *f);
 
+/** mm_load_possible: is the tier that has @entry's content known to be ours? */
+bool mm_load_possible(const MmFault *f, uint64_t entry);
+
 /**
  * mm_load_start: read up to @want swapped pages from @page on
  *

@@ -99,6 +99,13 @@ static void submit(MmFault *f, MmLoad *load, MmRegion *region, uint64_t page,
     }
 }
 
+bool mm_load_possible(const MmFault *f, uint64_t entry)
+{
+    const MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+
+    return tier && qatomic_load_acquire(&tier->proven);
+}
+
 unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
                        unsigned want)
 {
@@ -112,12 +119,12 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
     }
     do {
         first = mm_map_get(&region->map, page);
-        tier = mm_vm_tier(f->vm, mm_entry_tier(first));
-        if (!tier || !qatomic_load_acquire(&tier->proven) ||
+        if (!mm_load_possible(f, first) ||
             mm_entry_state(first) != MM_PAGE_SWAPPED ||
             !mm_region_reconciled(region, page)) {
             return 0;
         }
+        tier = mm_vm_tier(f->vm, mm_entry_tier(first));
         nr = take_run(region, page, first,
                       MIN(MIN(want, MM_LOAD_PAGES), tier->ops->max_pages),
                       load->entries);

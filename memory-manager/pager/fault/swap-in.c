@@ -309,6 +309,10 @@ MmWaitReason mm_serve_swapped(MmFault *f, MmRegion *region, uint64_t page,
     MmWaitReason reason;
 
     count_fault(f, region, page);
+    if (!is_fill(entry) && !mm_load_possible(f, entry)) {
+        /* nor is anything around it: each read that ends has us try again */
+        return mm_load_wait_reason(f, region, page);
+    }
     if (!room) {
         return MM_WAIT_LIMIT;
     }

@@ -21,8 +21,10 @@
 #include "../vm.h"
 #include "reclaim-internal.h"
 
-/* Between two looks, until all are ready or late; when they are late. */
+/* Between two looks; for how long those that are ready wait for the others. */
 #define LOOK_MS 2
+#define BRIEFLY_MS 50
+/* When those that are not are late. */
 #define LATE_MS 1000
 /* Between two tries to read an identity; if it was another's. */
 #define RETRY_NS 100000000ULL
@@ -152,13 +154,28 @@ bool mm_tiers_ready(MmReclaim *r)
     return all;
 }
 
+/* One that takes content. */
+static bool any_ready(const MmReclaim *r)
+{
+    unsigned t;
+
+    for (t = 0; t < r->vm->nr_tiers; t++) {
+        if (r->health[t].ready && !mm_tier_draining(r->vm->tiers[t]) &&
+            !qatomic_read(&r->vm->tiers[t]->spared)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void mm_tiers_wait(MmReclaim *r)
 {
     struct pollfd pfd = { .fd = r->io_fd, .events = POLLIN };
 
     r->began_ns = clock_ns();
     while (!mm_tiers_ready(r) &&
-           clock_ns() - r->began_ns <= LATE_MS * 1000000ULL) {
+           clock_ns() - r->began_ns <=
+           (any_ready(r) ? BRIEFLY_MS : LATE_MS) * 1000000ULL) {
         /* a lock cannot be waited for with a time limit */
         poll(&pfd, 1, mm_reclaim_wait_ms(r, LOOK_MS));
         mm_unwake(r->io_fd);
