@@ -65,6 +65,7 @@ typedef struct MmRegion {
     /* fault thread */
     MmStreams streams;          /* of faults */
     MmDense dense;
+    bool turning;               /* to other data, at the last fault */
     MmWakeSet wake_set;
     uint64_t scan_next;         /* attach scan: first chunk not looked at */
 

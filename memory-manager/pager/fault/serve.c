@@ -20,8 +20,12 @@
 #include "../uffd.h"
 #include "fault-internal.h"
 
-/* Clock passes that a page survives which came back after being zapped. */
-#define REFAULT_AGE 2
+/*
+ * Clock passes that a page survives which came back after being zapped.  Fewer
+ * would have what is used often looked at more often, and leave less time to
+ * what is used seldom; when the guest turns to other data most are taken away.
+ */
+#define REFAULT_AGE 14
 /* ... which came back soon after it was evicted; how many epochs that is. */
 #define RETURN_AGE 2
 #define RETURN_EPOCHS 2

@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "../reclaim/reclaim.h"
 #include "../region.h"
 #include "../test-hooks.h"
 #include "fault-internal.h"
@@ -286,6 +287,17 @@ unsigned mm_swap_in_some(MmFault *f, MmRegion *region, uint64_t page,
     return done;
 }
 
+/* What was in use until now need not be any more. */
+static void look_for_turn(MmFault *f, MmRegion *region)
+{
+    bool turning = mm_dense_turning(&region->dense);
+
+    if (turning && !region->turning) {
+        mm_reclaim_turned(f->vm);
+    }
+    region->turning = turning;
+}
+
 /*
  * A guest's fault, not a page that the operator wants back, counts once,
  * however often it has to be tried again.
@@ -297,6 +309,7 @@ static void count_fault(MmFault *f, MmRegion *region, uint64_t page)
     if (f->tid && !f->retrying) {
         mm_dense_fault(&region->dense, page, region->nr_pages - never,
                        f->now_ns);
+        look_for_turn(f, region);
         mm_replay_fault(f, region, page);
     }
 }

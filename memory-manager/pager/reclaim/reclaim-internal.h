@@ -12,7 +12,7 @@
 #include "reclaim.h"
 
 /* Candidates that wait for their second chance to pass, at most. */
-#define MM_FIFO_PAGES 8192
+#define MM_FIFO_PAGES 16384
 /* Pages zapped with one message. */
 #define MM_ZAP_PAGES 512
 /* Batches on their way out at once; one more if some are held up by a tier. */
@@ -193,6 +193,7 @@ struct MmReclaim {
     /* atomic */
     bool sleeping;
     bool urged;                 /* set by the fault thread */
+    bool turned;                /* the same */
     uint64_t evict_want;        /* pages; set by the control thread */
     uint64_t evict_done;
     bool evicting;              /* set by control, reset by reclaim */

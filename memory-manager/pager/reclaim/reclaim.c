@@ -24,7 +24,7 @@
 #include "reclaim-internal.h"
 
 /* Share of the resident pages that waits in the fifo. */
-#define FIFO_SHARE 16
+#define FIFO_SHARE 8
 #define FIFO_MIN_PAGES 64
 /* Pages evicted when the kernel is out of memory. */
 #define URGE_PAGES 256
@@ -412,6 +412,11 @@ void mm_reclaim_urge(MmVM *vm)
 {
     qatomic_set(&vm->reclaim->urged, true);
     mm_reclaim_wake(vm);
+}
+
+void mm_reclaim_turned(MmVM *vm)
+{
+    qatomic_set(&vm->reclaim->turned, true);
 }
 
 void mm_reclaim_evict(MmVM *vm, uint64_t pages)

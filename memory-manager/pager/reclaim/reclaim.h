@@ -32,6 +32,9 @@ void mm_reclaim_resized(MmVM *vm);
  */
 void mm_reclaim_urge(MmVM *vm);
 
+/** mm_reclaim_turned: the guest has turned to other data.  Fault thread. */
+void mm_reclaim_turned(MmVM *vm);
+
 /** mm_reclaim_evict: begin to evict @pages; control thread. */
 void mm_reclaim_evict(MmVM *vm, uint64_t pages);
 

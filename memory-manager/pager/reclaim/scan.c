@@ -32,6 +32,8 @@
 /* Ages more if less than this share of the pages is cold; by so many. */
 #define COLD_SHARE 16
 #define AGE_PAGES 512
+/* What is taken of the age of all when the guest turns to other data. */
+#define TURN_AGES 12
 /* What the share is told by: half of it is forgotten after so many pages. */
 #define SEEN_PAGES 16384
 /* One scan out of so many begins somewhere else. */
@@ -205,8 +207,11 @@ static void jump(MmReclaim *r)
 
 static void age(MmReclaim *r)
 {
-    unsigned by = 1;
+    unsigned by = 1, by_turn = TURN_AGES;
 
+    if (qatomic_xchg(&r->turned, false)) {
+        move_hand(r, &r->ages, UINT_MAX, pass_ageing, &by_turn);
+    }
     if (r->found < r->seen / COLD_SHARE) {
         r->to_age += AGE_PAGES;
     }
