@@ -222,7 +222,7 @@ static void test_detach_limit(void)
     fd = start_command(rig, MM_MSG_DETACH);
     expect(rig, fake_manager_set_limit(rig->fm, 4 * MiB), "SET_LIMIT failed");
     expect(rig, finish_command(rig, fd), "DETACH failed");
-    expect(rig, fake_qemu_wait_detached(rig->fq, 1000), "not detached");
+    expect(rig, fake_qemu_wait_detached(rig->fq, 10000), "not detached");
     load_watch(rig->load, 300);
     load_stop(rig->load);
     if (rig_ok(rig)) {
@@ -258,7 +258,7 @@ static void test_detach(void)
     load_start(rig->load, &LOAD_MIXED);
     load_watch(rig->load, 200);
     command(rig, MM_MSG_DETACH, NULL);
-    expect(rig, fake_qemu_wait_detached(rig->fq, 1000), "not detached");
+    expect(rig, fake_qemu_wait_detached(rig->fq, 10000), "not detached");
     load_watch(rig->load, 300);
     load_stop(rig->load);
     if (rig_ok(rig)) {

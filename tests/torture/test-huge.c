@@ -167,7 +167,7 @@ static void test_detach(void)
     if (rig_ok(rig)) {
         if (fake_manager_request(rig->fm, &rq, &reply) ||
             reply.hdr.type != MM_MSG_OK ||
-            !fake_qemu_wait_detached(rig->fq, 1000)) {
+            !fake_qemu_wait_detached(rig->fq, 10000)) {
             verdict_fail(rig->verdict, "not detached");
         }
         mm_msg_clear(&reply);

@@ -254,12 +254,18 @@ static void rest_ends(MmVM *vm)
     mm_reclaim_wake(vm);
 }
 
+static void let_go(MmVM *vm, bool on)
+{
+    mm_fault_call(vm, mm_fault_let_go, &on);
+}
+
 void mm_long_detached(MmControl *c, bool ok)
 {
     MmVM *vm = c->vm;
 
     c->detach_sent = false;
     if (!ok) {
+        let_go(vm, false);
         rest_ends(vm);
     }
     long_answer(c, ok, "QEMU does not let go", 0);
@@ -267,9 +273,11 @@ void mm_long_detached(MmControl *c, bool ok)
 
 static void send_detached(MmControl *c)
 {
+    let_go(c->vm, true);
     c->detach_sent = mm_msg_send(c->vm->connection, MM_MSG_DETACHED, 1,
                                  NULL, 0, NULL, 0) == 0;
     if (!c->detach_sent) {
+        let_go(c->vm, false);
         rest_ends(c->vm);
         long_answer(c, false, "QEMU does not answer", 0);
     }

@@ -13,6 +13,11 @@
  * not look at DMA counters: free page reporting maps the very pages that it
  * discards.
  *
+ * From when QEMU is told that it may have its memory back (DETACHED) nothing is
+ * discarded any more: what the guest writes to then we do not hear of, so that
+ * a page that is NEVER may have content.  QEMU does what is left when we are
+ * gone.
+ *
  * The fault thread does this, so that a discard never meets a page that is
  * just being placed; long ranges go in slices, with faults in between.
  */
@@ -210,6 +215,9 @@ static bool discard_slice(MmFault *f)
 
 bool mm_discard_poll(MmFault *f)
 {
+    if (f->lets_go) {
+        return false;
+    }
     if (f->ring_slot < 0) {
         f->left_behind = f->left_behind && take(f, MM_RING_TAKEN);
     }
@@ -221,6 +229,12 @@ bool mm_discard_poll(MmFault *f)
     }
     /* blocked: the reclaim thread's mm_fault_retry() brings us back */
     return discard_slice(f);
+}
+
+void mm_fault_let_go(MmVM *vm, void *opaque)
+{
+    vm->fault->lets_go = *(bool *)opaque;
+    vm->fault->kicked = true;
 }
 
 void mm_discard_resume(MmFault *f)

@@ -135,6 +135,7 @@ struct MmFault {
     /* discard in progress */
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
+    bool lets_go;               /* QEMU may have its memory any moment */
     int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
     MmRange discard;
 

@@ -87,6 +87,14 @@ typedef struct MmFaultAbsent {
  */
 void mm_fault_count_absent(MmVM *vm, void *absent);
 
+/**
+ * mm_fault_let_go: no more discards, or again
+ *
+ * @on: bool *, in; work for mm_fault_call().  Before QEMU is told that it may
+ * have its memory.
+ */
+void mm_fault_let_go(MmVM *vm, void *on);
+
 /** mm_fault_swapped_in: has the last mm_fault_swap_in() ended?  Any thread. */
 bool mm_fault_swapped_in(MmVM *vm);
 
