@@ -127,17 +127,17 @@ static bool pass_gathering(MmReclaim *r, MmRegion *region, uint64_t page,
     return true;
 }
 
-/* Returns whether there is more of the region. */
+/* @left: pages to look at.  Returns whether there is more of the region. */
 static bool move_in_region(MmReclaim *r, MmHand *hand, MmRegion *region,
-                           unsigned *want, uint64_t *looked,
+                           unsigned *want, uint64_t *left,
                            MmPass *pass, void *opaque)
 {
-    uint64_t end = MIN(hand->page + LOOK_PAGES, region->nr_pages);
+    uint64_t end = MIN(hand->page + MIN(LOOK_PAGES, *left), region->nr_pages);
     unsigned unit = region->unit_pages;
 
     hand->page = mm_region_unit(region, hand->page);
     for (; hand->page < end && *want; hand->page += unit) {
-        *looked += unit;
+        *left -= MIN(*left, unit);
         if (!mm_region_reconciled(region, hand->page)) {
             hand->page = QEMU_ALIGN_UP(hand->page + 1, MM_CHUNK_PAGES) - unit;
             continue;
@@ -153,17 +153,15 @@ static bool move_in_region(MmReclaim *r, MmHand *hand, MmRegion *region,
 static void move_hand(MmReclaim *r, MmHand *hand, unsigned want, MmPass *pass,
                       void *opaque)
 {
-    uint64_t turn = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
-    uint64_t looked = 0;
+    uint64_t left = qatomic_read(&r->vm->total_size) / MM_PAGE_SIZE;
     unsigned empty = 0;
 
-    while (want && looked <= turn && empty < MM_MAX_REGIONS) {
+    while (want && left && empty < MM_MAX_REGIONS) {
         MmRegion *region = mm_vm_region_get(r->vm, hand->region);
         bool more = false;
 
         if (region) {
-            more = move_in_region(r, hand, region, &want, &looked, pass,
-                                  opaque);
+            more = move_in_region(r, hand, region, &want, &left, pass, opaque);
             mm_region_put(r->vm, region);
         } else {
             empty++;
