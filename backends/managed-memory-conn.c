@@ -117,6 +117,11 @@ MmRing *managed_conn_ring(void)
     return conn.ring;
 }
 
+int managed_conn_ring_fd(void)
+{
+    return conn.fds.ring;
+}
+
 void managed_conn_kick(void)
 {
     uint64_t one = 1;
@@ -244,8 +249,8 @@ static void drop_vm_fds(void)
     explicit_bzero(&conn.key, sizeof(conn.key));
     close(qatomic_xchg(&conn.fds.uffd, -1));
     close(conn.fds.state);
-    close(conn.fds.ring);
-    conn.fds.state = conn.fds.ring = -1;
+    /* the ring's may be in use: managed-memory-read.c */
+    conn.fds.state = -1;
 }
 
 /*
@@ -435,12 +440,12 @@ static bool map_ring(int fd, Error **errp)
 {
     void *map;
 
-    if (!managed_check_memfd(fd, MM_RING_SIZE, "discard ring", errp)) {
+    if (!managed_check_memfd(fd, sizeof(MmRing), "ring", errp)) {
         return false;
     }
-    map = mmap(NULL, MM_RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    map = mmap(NULL, sizeof(MmRing), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
-        error_setg_errno(errp, errno, "cannot map the discard ring");
+        error_setg_errno(errp, errno, "cannot map the ring");
         return false;
     }
     conn.ring = map;
@@ -519,7 +524,7 @@ static void first_connected(const ManagedConfig *config, int sock,
 static void first_undo(int sock)
 {
     if (conn.ring) {
-        munmap(conn.ring, MM_RING_SIZE);
+        munmap(conn.ring, sizeof(MmRing));
         conn.ring = NULL;
     }
     drop_holds();

@@ -10,7 +10,9 @@
  * managed-memory-tell.c     events and messages, thread mm-tell
  * managed-memory-zap.c      the zap channel, thread mm-zap
  * managed-memory-uffd.c     the userfaultfd
+ * managed-memory-ring.c     the ring of requests to the pager
  * managed-memory-discard.c  discards through the ring
+ * managed-memory-read.c     disk reads into memory that is swapped out
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
  * managed-memory-config.c   properties of the two object types
@@ -44,6 +46,7 @@ typedef struct ManagedRegion {
     uint64_t limit;             /* bytes, or MM_LIMIT_NONE */
     uint8_t *hva;
     int fds[MM_REGION_FD__MAX]; /* kept for the next pager */
+    const uint64_t *map;        /* entries of the page map, one per 4 KiB */
     uint32_t *dma;              /* counters, size / MM_DMA_CHUNK rounded up */
     unsigned nr_chunks;
     char *owner;                /* QOM path of the backend */
@@ -206,8 +209,11 @@ void managed_conn_region_gone(void);
 /** managed_conn_uffd: the VM's userfaultfd; valid while attached */
 int managed_conn_uffd(void);
 
-/** managed_conn_ring: ring of discards, mapped for ever once attached */
+/** managed_conn_ring: the ring, mapped for ever once attached */
 MmRing *managed_conn_ring(void);
+
+/** managed_conn_ring_fd: its memfd, open for ever once attached */
+int managed_conn_ring_fd(void);
 
 /** managed_conn_kick: tell the pager that the ring has work */
 void managed_conn_kick(void);
@@ -345,6 +351,44 @@ bool managed_uffd_register(int uffd, void *host, uint64_t size, Error **errp);
 
 /** managed_uffd_unregister: make a range ordinary memory, wake who waits */
 void managed_uffd_unregister(int uffd, void *host, uint64_t size);
+
+/* ---- managed-memory-ring.c: any thread ---- */
+
+/* How a request has ended */
+typedef enum ManagedRingResult {
+    MANAGED_RING_DONE,
+    MANAGED_RING_TAKEN_BACK,    /* will never be executed */
+    MANAGED_RING_DETACHED,      /* never again, memory is QEMU's now */
+} ManagedRingResult;
+
+/** managed_ring_claim: a slot for managed_ring_post(), or -1 */
+int managed_ring_claim(void);
+
+/**
+ * managed_ring_post: have a request executed
+ *
+ * @index: from managed_ring_claim()
+ * @request: range, kind and buffer
+ *
+ * Returns at once; managed_conn_kick() is the caller's.
+ */
+void managed_ring_post(unsigned index, const MmRingSlot *request);
+
+/**
+ * managed_ring_wait: wait for the end of a request
+ *
+ * @index: of a slot that is posted; free afterwards
+ * @deadline_ms: managed_ring_deadline(), or INT64_MAX if it must be executed
+ * @request: out: what was posted, and the pages overwritten
+ */
+ManagedRingResult managed_ring_wait(unsigned index, int64_t deadline_ms,
+                                    MmRingSlot *request);
+
+/** managed_ring_deadline: until when requests wait that need not be done */
+int64_t managed_ring_deadline(void);
+
+/** managed_ring_give_up: is such a request to be taken back? */
+bool managed_ring_give_up(int64_t deadline_ms);
 
 /* ---- managed-memory-discard.c ---- */
 

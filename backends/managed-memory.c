@@ -104,6 +104,10 @@ static void managed_region_free(ManagedRegion *region)
 {
     int i;
 
+    if (region->map) {
+        munmap((void *)region->map, region->size / qemu_real_host_page_size() *
+               sizeof(uint64_t));
+    }
     if (region->dma) {
         munmap(region->dma, region->nr_chunks * sizeof(uint32_t));
     }
@@ -357,6 +361,25 @@ static bool map_counters(ManagedRegion *region, Error **errp)
     return true;
 }
 
+static bool map_page_map(ManagedRegion *region, Error **errp)
+{
+    size_t len = region->size / qemu_real_host_page_size() * sizeof(uint64_t);
+    void *map;
+
+    if (!managed_check_memfd(region->fds[MM_REGION_FD_MAP],
+                             MM_MAP_HEADER_SIZE + len, "page map", errp)) {
+        return false;
+    }
+    map = mmap(NULL, len, PROT_READ, MAP_SHARED,
+               region->fds[MM_REGION_FD_MAP], MM_MAP_HEADER_SIZE);
+    if (map == MAP_FAILED) {
+        error_setg_errno(errp, errno, "cannot map the page map");
+        return false;
+    }
+    region->map = map;
+    return true;
+}
+
 static bool check_size(uint64_t size, uint32_t page_size, Error **errp)
 {
     if (page_size == MANAGED_HUGE_PAGE_SIZE && size % page_size) {
@@ -461,7 +484,7 @@ static bool region_request(ManagedRegion *region, uint64_t epoch, Error **errp)
     return ret == 0 &&
            managed_check_memfd(region->fds[MM_REGION_FD_RAM], region->size,
                                "memory file", errp) &&
-           map_counters(region, errp);
+           map_page_map(region, errp) && map_counters(region, errp);
 }
 
 static bool region_map(ManagedRegion *region, HostMemoryBackend *backend,

@@ -258,6 +258,7 @@ static ManagedVMPages *describe_pages(const MmStats *stats)
     out->evicted_zero = stats->pages_evicted_zero;
     out->moved = stats->pages_moved;
     out->discarded = stats->pages_discarded;
+    out->overwritten = stats->pages_overwritten;
     out->lost = stats->pages_lost;
     out->throttled = stats->io_put_off;
     return out;

@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 5
+#define MM_LAYOUT_VERSION 6
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {
@@ -48,13 +48,37 @@ typedef struct MmState {
 
 #define MM_STATE_SIZE 4096
 
+/*
+ * Where the content of a page is: the low bits of an entry of the page map.
+ * What the states mean and who may change them is in page-map.h; QEMU looks for
+ * pages that are not in memory, and takes what it sees for a hint.
+ */
+typedef enum MmPageState {
+    MM_PAGE_NEVER,
+    MM_PAGE_SWAPPED,
+    MM_PAGE_FILLING,
+    MM_PAGE_RESIDENT,
+    MM_PAGE_CANDIDATE,
+    MM_PAGE_MAPPING,
+    MM_PAGE_WRITEBACK,
+    MM_PAGE_DROPPING,
+    MM_PAGE_DISCARDING,
+    MM_PAGE_LOST,
+    MM_PAGE__MAX
+} MmPageState;
+
+static inline MmPageState mm_entry_state(uint64_t entry)
+{
+    return entry & 0xf;
+}
+
 /* First page of a page map memfd; entries and checksums follow. */
 typedef struct MmMapHeader {
     MmIdentity id;
     uint32_t region;            /* id */
     uint32_t page_size;
     uint64_t nr_pages;
-    uint64_t entries_offset;    /* uint64_t entries[nr_pages] */
+    uint64_t entries_offset;    /* MM_MAP_HEADER_SIZE: entries[nr_pages] */
     uint64_t checksums_offset;  /* uint32_t checksums[nr_pages] */
     uint64_t total_size;        /* of the memfd */
     uint64_t limit;             /* the region's share of the VM's limit */
@@ -69,14 +93,15 @@ typedef struct MmMapHeader {
 #define MM_DMA_CHUNK (2 * 1024 * 1024)
 
 /*
- * Discards travel through a ring of slots.  A slot's state is a futex word
- * (shared, not private) and changes by compare-and-swap only:
+ * What QEMU wants done to pages travels through a ring of slots.  A slot's
+ * state is a futex word (shared, not private) and changes by compare-and-swap
+ * only:
  *
- *   FREE -> POSTED       QEMU, after it has written the range; then kicks
- *   POSTED -> TAKEN      pager, before it reads the range
- *   TAKEN -> DONE        pager, when the range is discarded; then wakes
+ *   FREE -> POSTED       QEMU, after it has written the request; then kicks
+ *   POSTED -> TAKEN      pager, before it reads the request
+ *   TAKEN -> DONE        pager, when it is executed; then wakes
  *   DONE -> FREE         QEMU
- *   POSTED -> FREE       QEMU gives up: the discard is never executed
+ *   POSTED -> FREE       QEMU gives up: the request is never executed
  *   TAKEN -> FREE        QEMU gives up, legal only after EOF on the
  *                        connection, that is when no pager can execute it
  *
@@ -89,22 +114,38 @@ typedef enum MmRingState {
     MM_RING_DONE,
 } MmRingState;
 
+/*
+ * DISCARD: the pages read as zeros from now on.
+ *
+ * OVERWRITE: pages that are NEVER or SWAPPED get their content from pages of
+ * the buffer behind the slots, and what they had is forgotten; other pages are
+ * left alone.
+ */
+typedef enum MmRingKind {
+    MM_RING_DISCARD,
+    MM_RING_OVERWRITE,
+} MmRingKind;
+
+#define MM_RING_OVERWRITE_MAX 32    /* pages of one request */
+#define MM_RING_BUFFER_PAGES 1024
+
 typedef struct MmRingSlot {
     uint32_t state;             /* MmRingState, futex word */
     MmRange range;
-    uint8_t pad[8];
+    uint16_t kind;              /* MmRingKind */
+    uint16_t buffer;            /* OVERWRITE: buffer page for the first page */
+    uint32_t overwritten;       /* by the pager: bit per page, before DONE */
 } MmRingSlot;
 
 #define MM_RING_SLOTS 256
 
 typedef struct MmRing {
     MmRingSlot slots[MM_RING_SLOTS];
+    uint8_t buffer[MM_RING_BUFFER_PAGES][4096];
 } MmRing;
-
-#define MM_RING_SIZE 8192
 
 QEMU_BUILD_BUG_ON(sizeof(MmState) > MM_STATE_SIZE);
 QEMU_BUILD_BUG_ON(sizeof(MmMapHeader) > MM_MAP_HEADER_SIZE);
-QEMU_BUILD_BUG_ON(sizeof(MmRing) > MM_RING_SIZE);
+QEMU_BUILD_BUG_ON(offsetof(MmRing, buffer) % 4096);
 
 #endif

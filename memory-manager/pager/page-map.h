@@ -71,20 +71,6 @@
 #define MM_HUGE_PAGES 512
 #define MM_HUGE_PAGE_SIZE (MM_HUGE_PAGES * MM_PAGE_SIZE)
 
-typedef enum MmPageState {
-    MM_PAGE_NEVER,
-    MM_PAGE_SWAPPED,
-    MM_PAGE_FILLING,
-    MM_PAGE_RESIDENT,
-    MM_PAGE_CANDIDATE,
-    MM_PAGE_MAPPING,
-    MM_PAGE_WRITEBACK,
-    MM_PAGE_DROPPING,
-    MM_PAGE_DISCARDING,
-    MM_PAGE_LOST,
-    MM_PAGE__MAX
-} MmPageState;
-
 /* Values of an entry's tier field. */
 enum {
     MM_TIER_NONE = 0,           /* never populated: zero */
@@ -120,11 +106,6 @@ typedef struct MmPageMap {
     /* atomic: pages per class; exact once the region is reconciled */
     uint64_t count[MM_CLASS__MAX];
 } MmPageMap;
-
-static inline MmPageState mm_entry_state(uint64_t entry)
-{
-    return entry & 0xf;
-}
 
 static inline unsigned mm_entry_tier(uint64_t entry)
 {

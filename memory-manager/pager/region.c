@@ -490,6 +490,16 @@ void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk)
     mm_failpoint(MM_FP_RECONCILE);
 }
 
+void mm_region_reconcile(MmVM *vm, MmRegion *region, uint64_t page, uint64_t nr)
+{
+    uint64_t chunk;
+
+    for (chunk = page / MM_CHUNK_PAGES; chunk * MM_CHUNK_PAGES < page + nr;
+         chunk++) {
+        mm_region_reconcile_chunk(vm, region, chunk);
+    }
+}
+
 bool mm_region_dma_held(const MmRegion *region, uint64_t page)
 {
     if (mm_mutated(MM_MUT_NO_DMA_COUNT)) {

@@ -45,6 +45,10 @@ void mm_region_claim_places(MmVM *vm, MmRegion *region);
  */
 void mm_region_reconcile_chunk(MmVM *vm, MmRegion *region, uint64_t chunk);
 
+/** mm_region_reconcile: the same for the chunks of @nr pages from @page on. */
+void mm_region_reconcile(MmVM *vm, MmRegion *region, uint64_t page,
+                         uint64_t nr);
+
 /** mm_region_punch: free pages of the memfd; 0 or -errno; any thread. */
 int mm_region_punch(const MmRegion *region, uint64_t page, uint64_t nr);
 

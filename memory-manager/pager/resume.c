@@ -54,8 +54,8 @@ static bool adopt_vm_fds(MmStarting *s, Error **errp)
 
     if (!mm_check_memfd(fds[MM_RESUME_FD_STATE], MM_STATE_SIZE, true,
                         "the VM's state", errp) ||
-        !mm_check_memfd(fds[MM_RESUME_FD_RING], MM_RING_SIZE, false,
-                        "the discard ring", errp)) {
+        !mm_check_memfd(fds[MM_RESUME_FD_RING], sizeof(MmRing), false,
+                        "the ring", errp)) {
         return false;
     }
     if (!is_anon(vm, fds[MM_RESUME_FD_KICK], "anon_inode:[eventfd]") ||

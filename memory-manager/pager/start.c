@@ -88,7 +88,7 @@ bool mm_start_map(MmVM *vm, Error **errp)
 {
     vm->state = mmap(NULL, MM_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                      vm->state_fd, 0);
-    vm->ring = mmap(NULL, MM_RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+    vm->ring = mmap(NULL, sizeof(MmRing), PROT_READ | PROT_WRITE, MAP_SHARED,
                     vm->ring_fd, 0);
     if (vm->state == MAP_FAILED || vm->ring == MAP_FAILED) {
         error_setg_errno(errp, errno, "cannot map the VM's state");
@@ -106,7 +106,7 @@ static bool fresh_vm(MmStarting *s, Error **errp)
     }
     vm->uffd = -1;
     vm->state_fd = mm_seal_memfd("managed-state", MM_STATE_SIZE);
-    vm->ring_fd = mm_seal_memfd("managed-ring", MM_RING_SIZE);
+    vm->ring_fd = mm_seal_memfd("managed-ring", sizeof(MmRing));
     vm->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     /* as for what QEMU may write to in a region: not to pass for the state */
     if (vm->state_fd < 0 || vm->ring_fd < 0 || vm->kick_fd < 0 ||

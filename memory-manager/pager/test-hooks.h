@@ -39,10 +39,10 @@ typedef enum MmFailpoint {
     MM_FP_SWAPPED,              /* pages are SWAPPED, waiters not served */
     MM_FP_MOVING,               /* content in its new place, not published */
     MM_FP_MOVED,                /* and published */
-    MM_FP_DISCARD_TAKEN,        /* discard taken, not begun */
+    MM_FP_RING_TAKEN,           /* request taken, not begun */
     MM_FP_DISCARDING,           /* pages are DISCARDING, not punched */
     MM_FP_DISCARD_PUNCHED,      /* pages punched, still DISCARDING */
-    MM_FP_DISCARD_DONE,         /* discarded, not acknowledged */
+    MM_FP_RING_DONE,            /* request executed, not acknowledged */
     MM_FP_REGION_ADD,           /* region made, QEMU not told */
     MM_FP_TIER_LOAD,            /* a read is about to start; may fail */
     MM_FP_TIER_STORE,           /* a write is about to start; may fail */

@@ -120,7 +120,7 @@ static void session_init(Session *s)
     *vm->fault = clean_fault;
     *vm->reclaim = clean_reclaim;
     memset(vm->state, 0, MM_STATE_SIZE);
-    memset(vm->ring, 0, MM_RING_SIZE);
+    memset(vm->ring->slots, 0, sizeof(vm->ring->slots));
     vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
     mm_unwake(vm->control_wake_fd);
     mm_unwake(vm->fault->wake_fd);
@@ -327,6 +327,8 @@ static void step_ring(FuzzInput *in)
         slot->range.first_page = fuzz_u64(in);
         slot->range.nr_pages = fuzz_u64(in);
     }
+    slot->kind = fuzz_u8(in) % 3;
+    slot->buffer = fuzz_u16(in) % (MM_RING_BUFFER_PAGES + 8);
     qatomic_set(&slot->state, fuzz_u8(in) % 5);
     vm->fault->kicked = true;
 }
@@ -458,7 +460,7 @@ static void run_step(Session *s, FuzzInput *in)
         step_ring(in);
         break;
     case STEP_DISCARD:
-        mm_discard_poll(vm->fault);
+        mm_ring_poll(vm->fault);
         break;
     case STEP_FAULT:
         step_fault(in);

@@ -193,7 +193,7 @@ void mm_fake_hello(MmFake *fake, const MmFakeHello *how)
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
                                zap), ==, 0);
     fds[MM_HELLO_FD_STATE] = make_file(MM_STATE_SIZE, true);
-    fds[MM_HELLO_FD_RING] = make_file(how->ring_size ?: MM_RING_SIZE,
+    fds[MM_HELLO_FD_RING] = make_file(how->ring_size ?: sizeof(MmRing),
                                       !how->unsealed_ring);
     if (how->readonly_ring) {
         fds[MM_HELLO_FD_RING] = reopen_readonly(fds[MM_HELLO_FD_RING]);
@@ -263,7 +263,9 @@ void mm_fake_region(MmFake *fake, const MmFakeRegion *how)
         close(fds[MM_REGION_FD_RAM]);
         fds[MM_REGION_FD_RAM] = eventfd(0, EFD_CLOEXEC);
     }
-    fds[MM_REGION_FD_MAP] = make_file(MM_MAP_HEADER_SIZE, true);
+    fds[MM_REGION_FD_MAP] = make_file(how->map_size ?: MM_MAP_HEADER_SIZE +
+                                      add->size / 4096 * sizeof(uint64_t),
+                                      !how->unsealed_map);
     fds[MM_REGION_FD_DMA] = make_file(how->dma_size ?: nr_chunks * 4,
                                       !how->unsealed_dma);
     for (i = MM_REGION_FD__MAX; i < MM_MSG_MAX_FDS; i++) {

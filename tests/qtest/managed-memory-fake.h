@@ -77,8 +77,10 @@ void mm_fake_attach(MmFake *fake);
 /* How the answer to REGION_ADD is to differ from a good one */
 typedef struct MmFakeRegion {
     uint64_t ram_size;          /* 0: the right one */
+    uint64_t map_size;
     uint64_t dma_size;
     bool unsealed_ram;
+    bool unsealed_map;
     bool unsealed_dma;
     bool pipe;                  /* for memory */
     int nr_fds;                 /* 0: the right number */

@@ -397,6 +397,8 @@ static void describe(const QDict *vm, MmVmInfo *info)
         .stalled = qdict_get_int(vm, "stalled-threads"),
         .pager_starts = qdict_get_int(vm, "pager-starts"),
         .discarded = qdict_get_int(qdict_get_qdict(vm, "pages"), "discarded"),
+        .overwritten = qdict_get_int(qdict_get_qdict(vm, "pages"),
+                                     "overwritten"),
         .read_errors = qdict_get_int(qdict_get_qdict(vm, "errors"), "read"),
         .write_errors = qdict_get_int(qdict_get_qdict(vm, "errors"), "write"),
     };

@@ -108,6 +108,7 @@ typedef struct MmVmInfo {
     uint64_t write_errors;
     uint64_t read_errors;
     uint64_t discarded;         /* pages */
+    uint64_t overwritten;
     unsigned regions;
 } MmVmInfo;
 

@@ -171,9 +171,9 @@ static const struct {
     { "3 fds", NULL, { .nr_fds = 3 }, "bad answer" },
     { "6 fds", NULL, { .nr_fds = 6 }, "bad answer" },
     { "8 fds", NULL, { .nr_fds = 8 }, "bad answer" },
-    { "unsealed", NULL, { .unsealed_ring = true }, "discard ring" },
-    { "small", NULL, { .ring_size = 4096 }, "discard ring" },
-    { "readonly", NULL, { .readonly_ring = true }, "discard ring" },
+    { "unsealed", NULL, { .unsealed_ring = true }, "ring" },
+    { "small", NULL, { .ring_size = 4096 }, "ring" },
+    { "readonly", NULL, { .readonly_ring = true }, "ring" },
 };
 
 static void test_hello(void)
@@ -228,6 +228,8 @@ static const struct {
     { { .unsealed_ram = true }, "memory file|not sealed" },
     { { .ram_size = 4096 }, "memory file|smaller than 4194304" },
     { { .pipe = true }, "memory file|not sealed" },
+    { { .unsealed_map = true }, "page map|not sealed" },
+    { { .map_size = 4096 }, "page map|smaller than 12288" },
     { { .unsealed_dma = true }, "counter file|not sealed" },
     { { .dma_size = 4 }, "counter file|smaller than" },
 };
@@ -392,8 +394,8 @@ static void detach_by_successor(void)
     mm_fake_send(fake, MM_MSG_DETACHED, NULL, 0, NULL, 0);
     mm_fake_close(fake);
     check_detached(qts, fake);
-    /* only an eventfd is left, in place of the connection */
-    wait_fds(pid, before);
+    /* only an eventfd is left, in place of the connection, and the ring */
+    wait_fds(pid, before + 1);
     mm_fake_free(fake);
     qtest_quit(qts);
 }

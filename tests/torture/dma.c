@@ -9,6 +9,10 @@
  * within microseconds, so half of the batches register their memory as fixed
  * buffers, which pins it, and only some time later do the transfers.
  *
+ * Some reads into the guest go through the ring's buffer, as QEMU's go: the
+ * pager puts pages that are out of memory there in place of what they had, and
+ * the kernel copies the others.
+ *
  * A batch faults while it holds its chunks, as QEMU does.  Were everything
  * held, faults would be served from the pager's reserve, as test-pressure.c
  * wants it; here the devices keep to a region smaller than the limit.
@@ -18,6 +22,7 @@
 #include "qemu/memalign.h"
 #include "dma.h"
 #include "load.h"
+#include "ring.h"
 #include "rng.h"
 
 #define BATCH 8                 /* transfers */
@@ -31,6 +36,8 @@ typedef struct Transfer {
     uint64_t first;             /* page */
     unsigned nr;
     bool to_guest;
+    bool through_ring;
+    unsigned buffer;            /* of the ring's pages, RUN_PAGES of them */
     uint32_t versions[RUN_PAGES];
     uint8_t *buf;               /* what is on the device */
     off_t offset;               /* on the device */
@@ -94,6 +101,7 @@ static bool choose(Device *d, Transfer *t)
     t->nr = shadow_trylock_run(t->s, t->first,
                                1 + rng_below(&w->rng, RUN_PAGES));
     t->to_guest = rng_chance(&w->rng, 70);
+    t->through_ring = t->to_guest && rng_chance(&w->rng, 50);
     for (i = 0; i < t->nr; i++) {
         if (!shadow_writable(t->s, t->first + i)) {
             shadow_unlock_run(t->s, t->first, t->nr);
@@ -160,6 +168,11 @@ static void pin(Device *d)
     g_usleep(rng_below(&d->w->rng, HOLD_US));
 }
 
+static uint8_t *ring_buffer(const Device *d, const Transfer *t)
+{
+    return d->w->fq->ring->buffer[t->buffer];
+}
+
 static void submit(Device *d, unsigned i)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&d->ring);
@@ -167,7 +180,9 @@ static void submit(Device *d, unsigned i)
     void *addr = guest_address(t);
     unsigned bytes = t->nr * STAMP_PAGE_SIZE;
 
-    if (t->to_guest && d->fixed) {
+    if (t->through_ring) {
+        io_uring_prep_read(sqe, d->fd, ring_buffer(d, t), bytes, t->offset);
+    } else if (t->to_guest && d->fixed) {
         io_uring_prep_read_fixed(sqe, d->fd, addr, bytes, t->offset, i);
     } else if (t->to_guest) {
         io_uring_prep_read(sqe, d->fd, addr, bytes, t->offset);
@@ -218,6 +233,32 @@ static void transfer_batch(Device *d)
     }
 }
 
+/* What has been read gets from the ring's buffer to where it belongs. */
+static void overwrite(Device *d, Transfer *t)
+{
+    const MmRingSlot request = {
+        .kind = MM_RING_OVERWRITE, .buffer = t->buffer,
+        .range = {
+            .region = t->region->id, .first_page = t->first, .nr_pages = t->nr,
+        },
+    };
+    int patience_ms = rng_chance(&d->w->rng, 30) ? rng_below(&d->w->rng, 4)
+                                                 : -1;
+    int slot = ring_post(d->w->fq, &request);
+    RingEnd end = {};
+    unsigned i;
+
+    if (slot >= 0) {
+        end = ring_wait(d->w->fq, slot, patience_ms);
+    }
+    for (i = 0; i < t->nr; i++) {
+        if (!(end.overwritten & (1u << i))) {
+            memcpy(guest_address(t) + i * STAMP_PAGE_SIZE,
+                   ring_buffer(d, t) + i * STAMP_PAGE_SIZE, STAMP_PAGE_SIZE);
+        }
+    }
+}
+
 /* After the transfer: both sides must have the same, expected content. */
 static void finish(Device *d, Transfer *t)
 {
@@ -232,7 +273,8 @@ static void finish(Device *d, Transfer *t)
             shadow_commit(t->s, t->first + i, t->versions[i]);
             worker_begin(d->w, t->s->region, t->first + i);
             shadow_check(t->s, t->first + i,
-                         d->fixed ? "after pinned DMA" : "after DMA");
+                         t->through_ring ? "after DMA through the ring"
+                         : d->fixed ? "after pinned DMA" : "after DMA");
         } else {
             shadow_check_buf(t->s, t->first + i, t->buf + i * STAMP_PAGE_SIZE,
                              "DMA from guest");
@@ -255,6 +297,11 @@ static void run_batch(Device *d)
     }
     transfer_batch(d);
     for (i = 0; i < d->nr; i++) {
+        if (d->batch[i].through_ring) {
+            overwrite(d, &d->batch[i]);
+        }
+    }
+    for (i = 0; i < d->nr; i++) {
         dma_end(d->batch[i].region, d->batch[i].first, d->batch[i].nr);
     }
     for (i = 0; i < d->nr; i++) {
@@ -269,10 +316,12 @@ void dma_worker(Worker *w)
     uint8_t *bufs = qemu_memalign(STAMP_PAGE_SIZE, BATCH * RUN_BYTES);
     unsigned i;
 
+    g_assert((w->index + 1) * BATCH * RUN_PAGES <= MM_RING_BUFFER_PAGES);
     g_assert(io_uring_queue_init(BATCH, &d.ring, 0) == 0);
     for (i = 0; i < BATCH; i++) {
         d.batch[i].buf = bufs + i * RUN_BYTES;
         d.batch[i].offset = i * RUN_BYTES;
+        d.batch[i].buffer = (w->index * BATCH + i) * RUN_PAGES;
     }
     while (!worker_stopping(w)) {
         run_batch(&d);

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include "qemu/lockable.h"
 #include "qapi/error.h"
-#include "discard.h"
+#include "ring.h"
 #include "fake-qemu.h"
 #include "torture.h"
 
@@ -106,7 +106,7 @@ static void answer_detached(FakeQemu *fq, const MmMsg *msg)
 
 static void end_detach(FakeQemu *fq)
 {
-    discard_end(fq);
+    ring_end(fq);
     QEMU_LOCK_GUARD(&fq->lock);
     fq->detached = true;
     qemu_cond_broadcast(&fq->cond);
@@ -328,7 +328,7 @@ static bool resume_after_death(FakeQemu *fq)
         return false;
     }
     fake_zap_join(fq);
-    discard_settle(fq);
+    ring_settle(fq);
     for (i = 0, again = true; !try_resume(fq, &again); i++) {
         if (!again || i == RESUME_ATTEMPTS || fq->stopping) {
             return false;

@@ -11,7 +11,7 @@
 #include <linux/userfaultfd.h>
 #include "qemu/lockable.h"
 #include "qapi/error.h"
-#include "discard.h"
+#include "ring.h"
 #include "fake-qemu.h"
 #include "torture.h"
 
@@ -86,7 +86,7 @@ static bool map_shared_state(FakeQemu *fq, Error **errp)
 {
     void *state = mmap(NULL, MM_STATE_SIZE, PROT_READ, MAP_SHARED,
                        fq->fds[MM_HELLO_FD_STATE], 0);
-    void *ring = mmap(NULL, MM_RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+    void *ring = mmap(NULL, sizeof(MmRing), PROT_READ | PROT_WRITE, MAP_SHARED,
                       fq->fds[MM_HELLO_FD_RING], 0);
 
     if (state == MAP_FAILED || ring == MAP_FAILED) {
@@ -454,7 +454,7 @@ void fake_qemu_free(FakeQemu *fq)
     }
     if (fq->state) {
         munmap((void *)fq->state, MM_STATE_SIZE);
-        munmap(fq->ring, MM_RING_SIZE);
+        munmap(fq->ring, sizeof(MmRing));
     }
     for (i = 0; i < MM_HELLO_FD__MAX; i++) {
         if (fq->fds[i] >= 0) {

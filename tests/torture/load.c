@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "discard.h"
+#include "ring.h"
 #include "load.h"
 #include "rng.h"
 #include "torture.h"
@@ -173,7 +173,7 @@ static void wait_finished(Load *load)
             failed_since = torture_now_us();
         } else if (torture_now_us() - failed_since > GRACE_US) {
             fake_qemu_release_faults(load->fq);
-            discard_wake_all(load->fq);
+            ring_wake_all(load->fq);
         }
         g_usleep(20000);
     }
@@ -205,7 +205,7 @@ void load_abandon(Load *load)
     qatomic_set(&load->stop, true);
     while (!all_finished(load)) {
         fake_qemu_release_faults(load->fq);
-        discard_wake_all(load->fq);
+        ring_wake_all(load->fq);
         g_usleep(5000);
     }
     collect_workers(load);

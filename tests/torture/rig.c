@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "discard.h"
+#include "ring.h"
 #include "rig.h"
 #include "rng.h"
 #include "torture.h"
@@ -194,7 +194,7 @@ static void discard_region(Worker *w, FakeRegion *region)
         shadow_discard_begin(region->shadow, page);
     }
     worker_begin(w, region->id, 0);
-    if (!discard_sync(w->fq, region->id, 0, nr_pages)) {
+    if (!ring_discard(w->fq, region->id, 0, nr_pages)) {
         verdict_fail(w->fq->verdict, "discard of a whole region failed");
         return;
     }

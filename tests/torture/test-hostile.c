@@ -398,6 +398,8 @@ static void attack_ring(Rig *rig)
                                             rng_below(&rig->rng, 64);
             ring->slots[i].range.first_page = rng_next(&rig->rng) >>
                                               rng_below(&rig->rng, 64);
+            ring->slots[i].kind = rng_below(&rig->rng, 3);
+            ring->slots[i].buffer = rng_next(&rig->rng);
             qatomic_set(&ring->slots[i].state, rng_chance(&rig->rng, 90)
                         ? MM_RING_POSTED : rng_next(&rig->rng));
         }
@@ -418,6 +420,8 @@ static void attack_ring_race(Rig *rig)
 
         slot->range.first_page = rng_below(&rig->rng, 600);
         slot->range.nr_pages = rng_below(&rig->rng, 600);
+        slot->kind = rng_below(&rig->rng, 2);
+        slot->buffer = rng_below(&rig->rng, 1100);
         qatomic_set(&slot->state, rng_below(&rig->rng, 4));
         if (rng_chance(&rig->rng, 10)) {
             g_assert(write(rig->fq->fds[MM_HELLO_FD_KICK], &one, 8) == 8);

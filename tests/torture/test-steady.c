@@ -80,16 +80,21 @@ static void print_stats(Rig *rig)
                        PRIu64 " minor, %" PRIu64 " zero, %" PRIu64
                        " from tiers; populated %" PRIu64 ", read %" PRIu64
                        ", evicted %" PRIu64 ", of these zero %" PRIu64
-                       "; moved %" PRIu64 "; discarded %" PRIu64,
+                       "; moved %" PRIu64 "; discarded %" PRIu64
+                       ", overwritten %" PRIu64,
                        load_accesses(rig->load), q.stats.fault_missing,
                        q.stats.fault_minor, q.stats.fault_zero,
                        q.stats.fault_swapin, q.stats.pages_populated,
                        q.stats.pages_read, q.stats.pages_evicted,
                        q.stats.pages_evicted_zero, q.stats.pages_moved,
-                       q.stats.pages_discarded);
+                       q.stats.pages_discarded, q.stats.pages_overwritten);
         if (q.stats.pages_evicted < 1000) {
             verdict_fail(rig->verdict, "only %" PRIu64 " pages were evicted: "
                          "this run proves little", q.stats.pages_evicted);
+        }
+        if (rig->fq->page_size == STAMP_PAGE_SIZE &&
+            !q.stats.pages_overwritten) {
+            verdict_fail(rig->verdict, "no page was overwritten");
         }
         if (rig->fm->config.compressed_size == SMALL_POOL &&
             !q.stats.pages_moved) {

@@ -9,7 +9,7 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "discard.h"
+#include "ring.h"
 #include "dma.h"
 #include "load.h"
 #include "rng.h"
@@ -274,15 +274,19 @@ static ShadowDiscard do_discard(Worker *w, Shadow *s, uint64_t first,
     int patience_ms = rng_chance(&w->rng, 30) ? rng_below(&w->rng, 4) : -1;
     bool mapped = rng_chance(&w->rng, 30);
     FakeRegion *region = worker_region(w, s);
+    const MmRingSlot request = {
+        .kind = MM_RING_DISCARD,
+        .range = { .region = s->region, .first_page = first, .nr_pages = nr },
+    };
     ShadowDiscard how = SHADOW_NOT_DISCARDED;
     int slot;
 
     if (mapped) {
         dma_begin(region, first, nr);
     }
-    slot = discard_post(w->fq, s->region, first, nr);
+    slot = ring_post(w->fq, &request);
     if (slot >= 0) {
-        how = discard_wait(w->fq, slot, patience_ms);
+        how = ring_wait(w->fq, slot, patience_ms).discard;
     }
     if (mapped) {
         dma_end(region, first, nr);

@@ -40,7 +40,7 @@ static unsigned poll_all(void)
 {
     unsigned rounds = 0;
 
-    while (mm_discard_poll(vm->fault)) {
+    while (mm_ring_poll(vm->fault)) {
         g_assert_cmpuint(++rounds, <, 10000);
     }
     return rounds;
@@ -60,7 +60,7 @@ static void assert_discarded(uint64_t first, uint64_t nr)
 
 static void set_up(void)
 {
-    memset(vm->ring, 0, MM_RING_SIZE);
+    memset(vm->ring->slots, 0, sizeof(vm->ring->slots));
     region = vm_rig_add(vm, 0, NR_PAGES);
 }
 
@@ -81,8 +81,8 @@ static void test_nothing_posted(void)
         post(i, 0, 0, 1, i % 2 ? MM_RING_DONE : i % 4 ? 77 : MM_RING_FREE);
     }
     vm_rig_populate(region, 0, 1);
-    g_assert_false(mm_discard_poll(vm->fault));
-    mm_discard_resume(vm->fault);
+    g_assert_false(mm_ring_poll(vm->fault));
+    mm_ring_resume(vm->fault);
     g_assert_cmpint(vm_rig_state(region, 0), ==, MM_PAGE_RESIDENT);
     for (i = 0; i < MM_RING_SLOTS; i++) {
         g_assert_cmpuint(slot(i)->state, ==,
@@ -96,7 +96,7 @@ static void test_not_kicked(void)
     vm_rig_populate(region, 0, 1);
     post(0, 0, 0, 1, MM_RING_POSTED);
     vm->fault->kicked = false;
-    g_assert_false(mm_discard_poll(vm->fault));
+    g_assert_false(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_POSTED);
     vm->fault->kicked = true;
     poll_all();
@@ -166,13 +166,13 @@ static void test_dropping_page_blocks(void)
     vm_rig_populate(region, 0, 8);
     vm_rig_swap_out(vm, region, 5, MM_PAGE_DROPPING);
     post(0, 0, 0, 8, MM_RING_POSTED);
-    g_assert_false(mm_discard_poll(vm->fault));
+    g_assert_false(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_TAKEN);
     assert_discarded(0, 5);
     g_assert_cmpint(vm_rig_state(region, 5), ==, MM_PAGE_DROPPING);
     g_assert_true(vm_rig_present(region, 5));
     g_assert_true(vm_rig_present(region, 7));
-    g_assert_false(mm_discard_poll(vm->fault));
+    g_assert_false(mm_ring_poll(vm->fault));
     mm_region_punch(region, 5, 1);
     vm_rig_move(region, 5, MM_PAGE_SWAPPED);
     poll_all();
@@ -230,14 +230,14 @@ static void test_slices(void)
 {
     vm_rig_populate(region, 0, NR_PAGES);
     post(0, 0, 0, NR_PAGES, MM_RING_POSTED);
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_TAKEN);
     assert_discarded(0, SLICE);
     g_assert_cmpint(vm_rig_state(region, SLICE), ==, MM_PAGE_RESIDENT);
-    g_assert_true(mm_discard_poll(vm->fault));
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_TAKEN);
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
     assert_discarded(0, NR_PAGES);
 }
@@ -293,13 +293,13 @@ static void test_given_up_while_taken(void)
 {
     vm_rig_populate(region, 0, NR_PAGES);
     post(0, 0, 0, 2 * SLICE, MM_RING_POSTED);
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     qatomic_set(&slot(0)->state, MM_RING_FREE);
     poll_all();
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_FREE);
     /* the range was copied when it was taken */
     post(0, 0, 0, SLICE, MM_RING_POSTED);
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
 }
 
@@ -307,7 +307,7 @@ static void test_range_is_copied(void)
 {
     vm_rig_populate(region, 0, NR_PAGES);
     post(0, 0, 0, 2 * SLICE, MM_RING_POSTED);
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     slot(0)->range = (MmRange) { .nr_pages = UINT32_MAX };
     poll_all();
     assert_discarded(0, 2 * SLICE);
@@ -322,13 +322,13 @@ static void test_resume(void)
     post(200, 0, 3 * SLICE, 10, MM_RING_POSTED);
     post(201, 0, 3 * SLICE + 10, 10, MM_RING_DONE);
     /* in service, TAKEN is another pager's; there is none at resume */
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(3)->state, ==, MM_RING_TAKEN);
     g_assert_cmpuint(slot(200)->state, ==, MM_RING_DONE);
     post(200, 0, 3 * SLICE, 10, MM_RING_POSTED);
-    mm_discard_resume(vm->fault);
+    mm_ring_resume(vm->fault);
     /* in slices, as ever: faults must not wait for all of it */
-    g_assert_true(mm_discard_poll(vm->fault));
+    g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(3)->state, ==, MM_RING_TAKEN);
     g_assert_cmpuint(slot(200)->state, ==, MM_RING_POSTED);
     poll_all();

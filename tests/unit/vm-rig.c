@@ -40,7 +40,7 @@ MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
     vm->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     vm->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
     vm->state = g_malloc0(MM_STATE_SIZE);
-    vm->ring = g_malloc0(MM_RING_SIZE);
+    vm->ring = g_malloc0(sizeof(MmRing));
     vm->state->limit = vm->state->default_limit = MM_LIMIT_NONE;
     mm_limit_set(&vm->limit, UINT64_MAX);
     g_mutex_init(&vm->regions_lock);

@@ -1,5 +1,5 @@
 /*
- * Managed memory pager: discards, acknowledged through the ring
+ * Managed memory pager: discards
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -9,21 +9,13 @@
  * free, acknowledge; after the acknowledgement nothing may touch the pages
  * any more, since new content may be there.
  *
- * The ring is written by QEMU: a range is copied, then checked.  Discards do
- * not look at DMA counters: free page reporting maps the very pages that it
- * discards.
- *
- * From when QEMU is told that it may have its memory back (DETACHED) nothing is
- * discarded any more: what the guest writes to then we do not hear of, so that
- * a page that is NEVER may have content.  QEMU does what is left when we are
- * gone.
+ * Discards do not look at DMA counters: free page reporting maps the very pages
+ * that it discards.
  *
  * The fault thread does this, so that a discard never meets a page that is
  * just being placed; long ranges go in slices, with faults in between.
  */
 #include "qemu/osdep.h"
-#include <linux/futex.h>
-#include <sys/syscall.h>
 #include "../region.h"
 #include "../test-hooks.h"
 #include "../uffd.h"
@@ -31,46 +23,6 @@
 
 /* Pages per slice: bounds what a fault waits for a discard. */
 #define SLICE_PAGES 1024
-
-static bool slot_move(MmRingSlot *slot, MmRingState from, MmRingState to)
-{
-    return qatomic_cmpxchg(&slot->state, from, to) == from;
-}
-
-static void acknowledge(MmFault *f)
-{
-    MmRingSlot *slot = &f->vm->ring->slots[f->ring_slot];
-
-    mm_failpoint(MM_FP_DISCARD_DONE);
-    if (slot_move(slot, MM_RING_TAKEN, MM_RING_DONE)) {
-        /* shared futex: the waiter is another process */
-        syscall(SYS_futex, &slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    }
-    qatomic_set(&f->ring_slot, -1);
-}
-
-/* Take a slot that is in @state: POSTED, or TAKEN by a former pager. */
-static bool take(MmFault *f, MmRingState state)
-{
-    int i;
-
-    for (i = 0; i < MM_RING_SLOTS; i++) {
-        MmRingSlot *slot = &f->vm->ring->slots[i];
-
-        if (qatomic_read(&slot->state) != state) {
-            continue;
-        }
-        if (slot_move(slot, state, MM_RING_TAKEN)) {
-            qatomic_set(&f->ring_slot, i);
-            /* pairs with mm_fault_retry(): noted, then DROPPING looked at */
-            smp_mb();
-            f->discard = slot->range;
-            mm_failpoint(MM_FP_DISCARD_TAKEN);
-            return true;
-        }
-    }
-    return false;
-}
 
 /*
  * Move a page out of every state whose content is elsewhere or present.
@@ -163,34 +115,15 @@ static void whole_pages(const MmRegion *region, MmRange *range)
     range->nr_pages = end - MIN(first, end);
 }
 
-static bool range_valid(const MmRegion *region, const MmRange *range)
+bool mm_discard_slice(MmFault *f, MmRegion *region, MmRange *range)
 {
-    return range->first_page < region->nr_pages &&
-           range->nr_pages <= region->nr_pages - range->first_page;
-}
-
-/* One slice of the discard in progress; false: the reclaim thread first. */
-static bool discard_slice(MmFault *f)
-{
-    MmRange *range = &f->discard;
-    MmRegion *region = range->region < MM_MAX_REGIONS
-                       ? f->vm->regions[range->region] : NULL;
-    uint64_t page = range->first_page;
-    uint64_t nr, i, to_punch = 0;
+    uint64_t page, nr, i, to_punch = 0;
     bool blocked = false;
 
-    if (region && range_valid(region, range)) {
-        whole_pages(region, range);
-    }
-    if (!region || !range->nr_pages || !range_valid(region, range)) {
-        acknowledge(f);
-        return true;
-    }
+    whole_pages(region, range);
+    page = range->first_page;
     nr = MIN(range->nr_pages, SLICE_PAGES);
-    for (i = page / MM_CHUNK_PAGES; i <= (page + nr - 1) / MM_CHUNK_PAGES;
-         i++) {
-        mm_region_reconcile_chunk(f->vm, region, i);
-    }
+    mm_region_reconcile(f->vm, region, page, nr);
     for (i = 0; i < nr; i += region->unit_pages) {
         int ret = mm_region_is_huge(region)
                   ? mm_huge_in_discard(f, region, page + i)
@@ -207,38 +140,5 @@ static bool discard_slice(MmFault *f)
     }
     range->first_page += nr;
     range->nr_pages -= nr;
-    if (!range->nr_pages) {
-        acknowledge(f);
-    }
     return !blocked;
-}
-
-bool mm_discard_poll(MmFault *f)
-{
-    if (f->lets_go) {
-        return false;
-    }
-    if (f->ring_slot < 0) {
-        f->left_behind = f->left_behind && take(f, MM_RING_TAKEN);
-    }
-    if (f->ring_slot < 0) {
-        f->kicked = f->kicked && take(f, MM_RING_POSTED);
-        if (!f->kicked) {
-            return false;
-        }
-    }
-    /* blocked: the reclaim thread's mm_fault_retry() brings us back */
-    return discard_slice(f);
-}
-
-void mm_fault_let_go(MmVM *vm, void *opaque)
-{
-    vm->fault->lets_go = *(bool *)opaque;
-    vm->fault->kicked = true;
-}
-
-void mm_discard_resume(MmFault *f)
-{
-    f->left_behind = true;
-    f->kicked = true;
 }

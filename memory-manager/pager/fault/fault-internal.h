@@ -132,12 +132,12 @@ struct MmFault {
         unsigned failures;      /* reads in a row that nobody waited for */
     } replay;
 
-    /* discard in progress */
+    /* request of the ring in progress */
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
     bool lets_go;               /* QEMU may have its memory any moment */
     int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
-    MmRange discard;
+    MmRingSlot request;         /* copied; its range: what is left */
 
     /* background: attach scan, then swap-in */
     uint32_t scan_region;
@@ -339,19 +339,27 @@ bool mm_load_huge_hangs(const MmFault *f, const MmHugeIn *unit);
 /** mm_load_hangs: is the page being read, and has been for too long? */
 bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page);
 
+/* What has become of pages that were to be placed */
+typedef struct MmPlaced {
+    unsigned nr;                /* from the first on RESIDENT, others FILLING */
+    MmWaitReason reason;        /* why it stopped early */
+    uint32_t others;            /* bit per page: content that is not ours */
+} MmPlaced;
+
 /**
  * mm_place_pages: copy content into FILLING pages and make them RESIDENT
  *
  * @entries: the pages' FILLING entries
  * @src: content
- * @reason: out: why it stopped early
- *
- * Returns how many pages from the first on are RESIDENT; the others are left
- * FILLING.
+ * @nr: pages; of a region without huge pages 32 at most
  */
-unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
-                        const uint64_t *entries, const void *src,
-                        unsigned nr, MmWaitReason *reason);
+MmPlaced mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
+                        const uint64_t *entries, const void *src, unsigned nr);
+
+/** mm_not_placed: those of @nr pages that were not go back where they were. */
+void mm_not_placed(MmFault *f, MmRegion *region, uint64_t page,
+                   const uint64_t *entries, unsigned nr,
+                   const MmPlaced *placed);
 
 /**
  * mm_serve_fill: content of a page that is one value throughout
@@ -367,10 +375,21 @@ void mm_unfill(MmRegion *region, uint64_t page, uint64_t entry);
 /** mm_background_step: a bit of scan or swap-in; true if there is more. */
 bool mm_background_step(MmFault *f);
 
-/** mm_discard_poll: go on with the ring; true if there is more to do. */
-bool mm_discard_poll(MmFault *f);
+/** mm_ring_poll: go on with the ring; true if there is more to do. */
+bool mm_ring_poll(MmFault *f);
 
-/** mm_discard_resume: go on with what a former pager has left. */
-void mm_discard_resume(MmFault *f);
+/** mm_ring_resume: go on with what a former pager has left. */
+void mm_ring_resume(MmFault *f);
+
+/**
+ * mm_discard_slice: discard some of @range, and take that off it
+ *
+ * Returns false if the reclaim thread has the next page: try again after
+ * mm_fault_retry().
+ */
+bool mm_discard_slice(MmFault *f, MmRegion *region, MmRange *range);
+
+/** mm_overwrite: give pages of @request->range what is in its buffer. */
+void mm_overwrite(MmFault *f, MmRegion *region, MmRingSlot *request);
 
 #endif

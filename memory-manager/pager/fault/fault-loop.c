@@ -282,7 +282,7 @@ static void *fault_thread(void *opaque)
         /* a fault that a dead pager has read is told again after this */
         wake_all(vm);
     }
-    mm_discard_resume(f);
+    mm_ring_resume(f);
     for (;;) {
         struct epoll_event ev[4];
         bool faults = false, look;
@@ -314,7 +314,7 @@ static void *fault_thread(void *opaque)
             mm_spin_event(&f->spin, f->now_ns);
         }
         run_work(f);
-        busy = mm_discard_poll(f);
+        busy = mm_ring_poll(f);
         if (look) {
             f->looked_ns = f->now_ns;
             mm_load_look(f);

@@ -34,7 +34,8 @@ static unsigned populate(MmFault *f, MmRegion *region, uint64_t page,
 {
     uint64_t entries[MM_POPULATE_PAGES] = {};
     uint64_t first = mm_map_get(&region->map, page);
-    unsigned nr, placed, i;
+    MmPlaced placed;
+    unsigned nr, i;
 
     assert(want <= MM_POPULATE_PAGES);
     for (nr = 0; nr < want && same_kind(region, page + nr, first); nr++) {
@@ -45,12 +46,13 @@ static unsigned populate(MmFault *f, MmRegion *region, uint64_t page,
     }
     mm_failpoint(MM_FP_FILLING);
     mm_nodes_prefer(f->vm->nodes, f->node);
-    placed = mm_place_pages(f, region, page, entries, f->zeroes, nr, reason);
-    for (i = placed; i < nr; i++) {
+    placed = mm_place_pages(f, region, page, entries, f->zeroes, nr);
+    for (i = placed.nr; i < nr; i++) {
         mm_unfill(region, page + i, entries[i]);
     }
-    MM_STAT_ADD(f->vm, pages_populated, placed);
-    return placed;
+    MM_STAT_ADD(f->vm, pages_populated, placed.nr);
+    *reason = placed.reason;
+    return placed.nr;
 }
 
 /* How many pages up to @page, at most @want, have never been populated. */

@@ -110,6 +110,7 @@ MmWaitReason mm_huge_in_never(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t entries[MM_HUGE_PAGES];
     MmWaitReason reason = readable(f, region, page);
+    MmPlaced placed;
 
     if (reason != MM_WAIT_NONE) {
         return reason;
@@ -126,10 +127,11 @@ MmWaitReason mm_huge_in_never(MmFault *f, MmRegion *region, uint64_t page)
     take_all(region, page, entries);
     mm_failpoint(MM_FP_FILLING);
     mm_nodes_prefer(f->vm->nodes, f->node);
-    if (!mm_place_pages(f, region, page, entries, f->unit_zeroes,
-                        MM_HUGE_PAGES, &reason)) {
+    placed = mm_place_pages(f, region, page, entries, f->unit_zeroes,
+                            MM_HUGE_PAGES);
+    if (!placed.nr) {
         unfill_all(region, page, entries);
-        return reason;
+        return placed.reason;
     }
     MM_STAT_ADD(f->vm, pages_populated, MM_HUGE_PAGES);
     MM_STAT_ADD(f->vm, fault_missing, 1);
@@ -240,16 +242,17 @@ void mm_huge_in_loaded(MmFault *f, MmLoad *load, unsigned i, int err)
 
 static void place(MmFault *f, MmHugeIn *u)
 {
-    MmWaitReason reason;
+    MmPlaced placed;
 
     mm_nodes_prefer(f->vm->nodes, u->node);
-    if (mm_place_pages(f, u->region, u->page, u->entries, u->buf,
-                       MM_HUGE_PAGES, &reason)) {
+    placed = mm_place_pages(f, u->region, u->page, u->entries, u->buf,
+                            MM_HUGE_PAGES);
+    if (placed.nr) {
         f->no_page_ns = 0;
         MM_STAT_ADD(f->vm, pages_read, u->read);
         return;
     }
-    if (reason == MM_WAIT_LIMIT) {
+    if (placed.reason == MM_WAIT_LIMIT) {
         /* not to be read again for nothing */
         f->no_page_ns = f->now_ns;
         f->no_page_evicted =
@@ -257,7 +260,8 @@ static void place(MmFault *f, MmHugeIn *u)
     }
     unfill_all(u->region, u->page, u->entries);
     mm_waiters_set_reason(&f->waiters,
-                          u->region->hva + u->page * MM_PAGE_SIZE, reason);
+                          u->region->hva + u->page * MM_PAGE_SIZE,
+                          placed.reason);
 }
 
 /* Nothing of it is under way any more. */

@@ -246,20 +246,13 @@ static void read_failed(MmFault *f, MmLoad *load, unsigned i, int err)
 /* Place pages [i, i + nr) of a load; what is not placed becomes SWAPPED. */
 static void place_run(MmFault *f, MmLoad *load, unsigned i, unsigned nr)
 {
-    MmWaitReason reason;
-    unsigned placed;
+    MmPlaced placed = mm_place_pages(f, load->region, load->page + i,
+                                     &load->entries[i],
+                                     load->io.buf + i * MM_PAGE_SIZE, nr);
 
-    placed = mm_place_pages(f, load->region, load->page + i,
-                            &load->entries[i],
-                            load->io.buf + i * MM_PAGE_SIZE, nr, &reason);
-    MM_STAT_ADD(f->vm, pages_read, placed);
-    for (; placed < nr; placed++) {
-        uint64_t page = load->page + i + placed;
-
-        mm_unfill(load->region, page, load->entries[i + placed]);
-        mm_waiters_set_reason(&f->waiters,
-                              load->region->hva + page * MM_PAGE_SIZE, reason);
-    }
+    MM_STAT_ADD(f->vm, pages_read, placed.nr);
+    mm_not_placed(f, load->region, load->page + i, &load->entries[i], nr,
+                  &placed);
 }
 
 static void drop_cancelled(MmFault *f, MmLoad *load, unsigned i)

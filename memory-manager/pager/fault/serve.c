@@ -185,33 +185,34 @@ static unsigned filled_some(MmFault *f, MmRegion *region, uint64_t page,
     return nr;
 }
 
-unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
-                        const uint64_t *entries, const void *src,
-                        unsigned nr, MmWaitReason *reason)
+MmPlaced mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
+                        const uint64_t *entries, const void *src, unsigned nr)
 {
     uint64_t least = region->unit_pages * MM_PAGE_SIZE;
-    unsigned placed = 0;
+    MmPlaced placed = { .reason = MM_WAIT_NONE };
 
-    *reason = MM_WAIT_NONE;
-    while (placed < nr) {
-        uint64_t addr = page_addr(region, page + placed);
+    assert(mm_region_is_huge(region) || nr <= 32);
+    while (placed.nr < nr) {
+        uint64_t addr = page_addr(region, page + placed.nr);
         uint64_t done;
         MmUffdResult res;
 
-        res = copy_in(f, region, page + placed, src + placed * MM_PAGE_SIZE,
-                      nr - placed, &done);
+        res = copy_in(f, region, page + placed.nr,
+                      src + placed.nr * MM_PAGE_SIZE, nr - placed.nr, &done);
         if (res == MM_UFFD_EXISTS) {
             /* a present page wins: somebody holds newer content than ours */
+            placed.others |= 1u << (placed.nr + done / MM_PAGE_SIZE);
             addr += done;
             mm_uffd_wake(f->vm->uffd, addr, least);
             done += least;
         }
-        placed += filled_some(f, region, page + placed, &entries[placed], done);
+        placed.nr += filled_some(f, region, page + placed.nr,
+                                 &entries[placed.nr], done);
         if (done && qatomic_read(&f->vm->not_had) == least) {
             qatomic_set(&f->vm->not_had, 0);
         }
         if (res == MM_UFFD_NO_MEMORY) {
-            *reason = MM_WAIT_LIMIT;
+            placed.reason = MM_WAIT_LIMIT;
             /* a swap-in that goes on would only keep it from getting better */
             f->swap_in_full = true;
             qatomic_set(&f->vm->not_had, least);
@@ -219,12 +220,12 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
             break;
         }
         if (res == MM_UFFD_BUSY) {
-            *reason = MM_WAIT_BUSY;
+            placed.reason = MM_WAIT_BUSY;
             break;
         }
-        if (res == MM_UFFD_GONE && nr - placed > region->unit_pages) {
+        if (res == MM_UFFD_GONE && nr - placed.nr > region->unit_pages) {
             /* the mapping may end somewhere in the range: try one page */
-            nr = placed + 1;
+            nr = placed.nr + 1;
             continue;
         }
         if (res == MM_UFFD_GONE) {
@@ -232,12 +233,24 @@ unsigned mm_place_pages(MmFault *f, MmRegion *region, uint64_t page,
             break;
         }
         if (res == MM_UFFD_HOLE || res == MM_UFFD_BAD) {
-            *reason = MM_WAIT_LOST;
+            placed.reason = MM_WAIT_LOST;
             break;
         }
     }
-    mm_fault_served(f, region, page, placed);
+    mm_fault_served(f, region, page, placed.nr);
     return placed;
+}
+
+void mm_not_placed(MmFault *f, MmRegion *region, uint64_t page,
+                   const uint64_t *entries, unsigned nr, const MmPlaced *placed)
+{
+    unsigned i;
+
+    for (i = placed->nr; i < nr; i++) {
+        mm_unfill(region, page + i, entries[i]);
+        mm_waiters_set_reason(&f->waiters, page_addr(region, page + i),
+                              placed->reason);
+    }
 }
 
 static uint64_t lost_entry(uint64_t entry)

@@ -29,16 +29,16 @@ static MmWaitReason fill(MmFault *f, MmRegion *region, uint64_t page,
                          uint64_t entry)
 {
     uint64_t filling = mm_entry_with_state(entry, MM_PAGE_FILLING);
-    MmWaitReason reason;
+    MmPlaced placed;
 
     mm_serve_fill(region, page, entry, f->fill_page);
     mm_map_move(&region->map, page, entry, filling);
     mm_failpoint(MM_FP_FILLING);
     mm_nodes_prefer(f->vm->nodes, f->node);
-    if (!mm_place_pages(f, region, page, &filling, f->fill_page, 1,
-                        &reason)) {
+    placed = mm_place_pages(f, region, page, &filling, f->fill_page, 1);
+    if (!placed.nr) {
         mm_unfill(region, page, filling);
-        return reason;
+        return placed.reason;
     }
     return MM_WAIT_NONE;
 }

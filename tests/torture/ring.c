@@ -1,5 +1,5 @@
 /*
- * Torture tests: QEMU's side of the discard ring
+ * Torture tests: QEMU's side of the ring
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -11,7 +11,7 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include "qemu/lockable.h"
-#include "discard.h"
+#include "ring.h"
 #include "torture.h"
 
 static void futex_wait(uint32_t *word, uint32_t seen, int64_t timeout_us)
@@ -38,8 +38,7 @@ static void kick(FakeQemu *fq)
              sizeof(one));
 }
 
-int discard_post(FakeQemu *fq, uint32_t region, uint64_t first_page,
-                 uint32_t nr_pages)
+int ring_post(FakeQemu *fq, const MmRingSlot *request)
 {
     MmRingSlot *slot;
     int i = 0;
@@ -56,9 +55,9 @@ int discard_post(FakeQemu *fq, uint32_t region, uint64_t first_page,
     fq->slot_used[i] = 1;
     fq->slot_give_up[i] = false;
     slot = &fq->ring->slots[i];
-    slot->range.region = region;
-    slot->range.first_page = first_page;
-    slot->range.nr_pages = nr_pages;
+    slot->range = request->range;
+    slot->kind = request->kind;
+    slot->buffer = request->buffer;
     g_assert(qatomic_cmpxchg(&slot->state, MM_RING_FREE, MM_RING_POSTED) ==
              MM_RING_FREE);
     kick(fq);
@@ -71,32 +70,35 @@ static void release_slot(FakeQemu *fq, int i)
     fq->slot_used[i] = 0;
 }
 
-/* True if the discard is over, one way or the other. */
-static bool look(FakeQemu *fq, int i, bool impatient, ShadowDiscard *how)
+/* True if the request is over, one way or the other. */
+static bool look(FakeQemu *fq, int i, bool impatient, RingEnd *how)
 {
-    uint32_t *state = &fq->ring->slots[i].state;
+    MmRingSlot *slot = &fq->ring->slots[i];
+    uint32_t *state = &slot->state;
 
     if (impatient &&
         qatomic_cmpxchg(state, MM_RING_POSTED, MM_RING_FREE) ==
         MM_RING_POSTED) {
-        *how = SHADOW_NOT_DISCARDED;
+        how->discard = SHADOW_NOT_DISCARDED;
         return true;
     }
-    if (qatomic_cmpxchg(state, MM_RING_DONE, MM_RING_FREE) == MM_RING_DONE) {
-        *how = SHADOW_DISCARDED;
+    if (qatomic_load_acquire(state) == MM_RING_DONE) {
+        how->discard = SHADOW_DISCARDED;
+        how->overwritten = slot->overwritten;
+        qatomic_set(state, MM_RING_FREE);
         return true;
     }
     /* settled, or this run is being taken down */
-    *how = SHADOW_MAYBE_DISCARDED;
+    how->discard = SHADOW_MAYBE_DISCARDED;
     return qatomic_read(state) == MM_RING_FREE || verdict_failed(fq->verdict);
 }
 
-ShadowDiscard discard_wait(FakeQemu *fq, int i, int patience_ms)
+RingEnd ring_wait(FakeQemu *fq, int i, int patience_ms)
 {
     int64_t end = torture_now_us() + patience_ms * 1000LL;
     uint32_t *state = &fq->ring->slots[i].state;
     bool impatient = false;
-    ShadowDiscard how;
+    RingEnd how = {};
 
     while (!look(fq, i, impatient, &how)) {
         uint32_t seen = qatomic_read(state);
@@ -118,7 +120,7 @@ ShadowDiscard discard_wait(FakeQemu *fq, int i, int patience_ms)
     return how;
 }
 
-void discard_wake_all(FakeQemu *fq)
+void ring_wake_all(FakeQemu *fq)
 {
     int i;
 
@@ -130,7 +132,7 @@ void discard_wake_all(FakeQemu *fq)
     }
 }
 
-void discard_settle(FakeQemu *fq)
+void ring_settle(FakeQemu *fq)
 {
     int i;
 
@@ -140,10 +142,10 @@ void discard_settle(FakeQemu *fq)
                             MM_RING_FREE);
         }
     }
-    discard_wake_all(fq);
+    ring_wake_all(fq);
 }
 
-void discard_end(FakeQemu *fq)
+void ring_end(FakeQemu *fq)
 {
     int i;
 
@@ -156,13 +158,19 @@ void discard_end(FakeQemu *fq)
             qatomic_cmpxchg(state, MM_RING_TAKEN, MM_RING_FREE);
         }
     }
-    discard_wake_all(fq);
+    ring_wake_all(fq);
 }
 
-bool discard_sync(FakeQemu *fq, uint32_t region, uint64_t first_page,
+bool ring_discard(FakeQemu *fq, uint32_t region, uint64_t first_page,
                   uint32_t nr_pages)
 {
-    int slot = discard_post(fq, region, first_page, nr_pages);
+    const MmRingSlot request = {
+        .kind = MM_RING_DISCARD,
+        .range = {
+            .region = region, .first_page = first_page, .nr_pages = nr_pages,
+        },
+    };
+    int slot = ring_post(fq, &request);
 
-    return slot >= 0 && discard_wait(fq, slot, -1) == SHADOW_DISCARDED;
+    return slot >= 0 && ring_wait(fq, slot, -1).discard == SHADOW_DISCARDED;
 }

@@ -1,0 +1,122 @@
+/*
+ * Managed memory pager: the ring through which QEMU has something done to pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The rules of the slots are in managed-memory/shared.h.  QEMU can write to all
+ * of it: a request is copied, then checked.  One is executed after the other,
+ * a long one in steps with faults in between.
+ *
+ * From when QEMU is told that it may have its memory back (DETACHED) no request
+ * is executed any more: what the guest writes to then we do not hear of, so
+ * that a page that is NEVER may have content.  QEMU does what is left when we
+ * are gone.
+ */
+#include "qemu/osdep.h"
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include "../region.h"
+#include "../test-hooks.h"
+#include "fault-internal.h"
+
+static bool slot_move(MmRingSlot *slot, MmRingState from, MmRingState to)
+{
+    return qatomic_cmpxchg(&slot->state, from, to) == from;
+}
+
+static void acknowledge(MmFault *f)
+{
+    MmRingSlot *slot = &f->vm->ring->slots[f->ring_slot];
+
+    mm_failpoint(MM_FP_RING_DONE);
+    slot->overwritten = f->request.overwritten;
+    if (slot_move(slot, MM_RING_TAKEN, MM_RING_DONE)) {
+        /* shared futex: the waiter is another process */
+        syscall(SYS_futex, &slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    }
+    qatomic_set(&f->ring_slot, -1);
+}
+
+/* Take a slot that is in @state: POSTED, or TAKEN by a former pager. */
+static bool take(MmFault *f, MmRingState state)
+{
+    int i;
+
+    for (i = 0; i < MM_RING_SLOTS; i++) {
+        MmRingSlot *slot = &f->vm->ring->slots[i];
+
+        if (qatomic_read(&slot->state) != state) {
+            continue;
+        }
+        if (slot_move(slot, state, MM_RING_TAKEN)) {
+            qatomic_set(&f->ring_slot, i);
+            /* pairs with mm_fault_retry(): noted, then DROPPING looked at */
+            smp_mb();
+            f->request = *slot;
+            f->request.overwritten = 0;
+            mm_failpoint(MM_FP_RING_TAKEN);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The region of the request in progress, or NULL if that makes no sense. */
+static MmRegion *request_region(const MmFault *f)
+{
+    const MmRange *range = &f->request.range;
+    MmRegion *region = range->region < MM_MAX_REGIONS
+                       ? f->vm->regions[range->region] : NULL;
+
+    return region && range->nr_pages && range->first_page < region->nr_pages &&
+           range->nr_pages <= region->nr_pages - range->first_page
+           ? region : NULL;
+}
+
+/* Go on with the request in progress; false: the reclaim thread first. */
+static bool execute(MmFault *f)
+{
+    MmRegion *region = request_region(f);
+    bool goes_on = true;
+
+    if (region && f->request.kind == MM_RING_DISCARD) {
+        goes_on = mm_discard_slice(f, region, &f->request.range);
+    } else if (region && f->request.kind == MM_RING_OVERWRITE) {
+        mm_overwrite(f, region, &f->request);
+    }
+    if (!region || f->request.kind != MM_RING_DISCARD ||
+        !f->request.range.nr_pages) {
+        acknowledge(f);
+    }
+    return goes_on;
+}
+
+bool mm_ring_poll(MmFault *f)
+{
+    if (f->lets_go) {
+        return false;
+    }
+    if (f->ring_slot < 0) {
+        f->left_behind = f->left_behind && take(f, MM_RING_TAKEN);
+    }
+    if (f->ring_slot < 0) {
+        f->kicked = f->kicked && take(f, MM_RING_POSTED);
+        if (!f->kicked) {
+            return false;
+        }
+    }
+    /* blocked: the reclaim thread's mm_fault_retry() brings us back */
+    return execute(f);
+}
+
+void mm_fault_let_go(MmVM *vm, void *opaque)
+{
+    vm->fault->lets_go = *(bool *)opaque;
+    vm->fault->kicked = true;
+}
+
+void mm_ring_resume(MmFault *f)
+{
+    f->left_behind = true;
+    f->kicked = true;
+}
