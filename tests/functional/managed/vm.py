@@ -73,6 +73,7 @@ class GuestVM(QEMUMachine):
                          qmp_timer=QMP_TIMEOUT_S)
         self.box = box
         self.guest = None
+        self.disk_path = None
         self._console = None
         self._manager = manager
         self.memory = environment.parse_size(memory)
@@ -186,14 +187,14 @@ class GuestVM(QEMUMachine):
                       f"free-page-reporting={reporting}")
         if disk is None:
             return
-        path = os.path.join(self.box.disk, f"{self._name}.img")
-        with open(path, "wb") as image:
+        self.disk_path = os.path.join(self.box.disk, f"{self._name}.img")
+        with open(self.disk_path, "wb") as image:
             image.truncate(environment.parse_size(disk))
-        os.chmod(path, 0o666)
+        os.chmod(self.disk_path, 0o666)
         if aio is None:
             aio = "io_uring" if environment.have_io_uring() else "threads"
         self.add_args("-blockdev", f"driver=file,node-name=disk0,aio={aio},"
-                      f"cache.direct=on,filename={path}",
+                      f"cache.direct=on,filename={self.disk_path}",
                       "-device", "virtio-blk-pci,drive=disk0")
 
     def _post_shutdown(self):
