@@ -448,6 +448,8 @@ static bool map_ring(int fd, Error **errp)
         error_setg_errno(errp, errno, "cannot map the ring");
         return false;
     }
+    /* what the guest reads; as for its memory with dump-guest-core=off */
+    madvise(map, sizeof(MmRing), MADV_DONTDUMP);
     conn.ring = map;
     return true;
 }

@@ -68,7 +68,7 @@ static int batch_claim(void)
 {
     int index;
 
-    while ((index = managed_ring_claim()) < 0) {
+    while ((index = managed_ring_claim(0)) < 0) {
         if (batch.nr_slots) {
             batch_wait_first();
         } else if (managed_ring_give_up(batch.deadline_ms)) {
@@ -153,7 +153,7 @@ static bool discard_now(const MmRange *range)
     MmRingSlot request;
     int index;
 
-    while ((index = managed_ring_claim()) < 0) {
+    while ((index = managed_ring_claim(0)) < 0) {
         if (managed_conn_state() == MANAGED_CONN_DETACHED) {
             return false;
         }

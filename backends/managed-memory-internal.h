@@ -361,8 +361,11 @@ typedef enum ManagedRingResult {
     MANAGED_RING_DETACHED,      /* never again, memory is QEMU's now */
 } ManagedRingResult;
 
-/** managed_ring_claim: a slot for managed_ring_post(), or -1 */
-int managed_ring_claim(void);
+/* Slots for discards alone: whoever holds the BQL may have to wait for one. */
+#define MANAGED_RING_RESERVED 64
+
+/** managed_ring_claim: a slot from @first on for managed_ring_post(), or -1 */
+int managed_ring_claim(unsigned first);
 
 /**
  * managed_ring_post: have a request executed

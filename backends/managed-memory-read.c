@@ -30,6 +30,7 @@
 #include "block/block_int.h"
 #include "block/managed-memory.h"
 #include "block/thread-pool.h"
+#include "sysemu/replay.h"
 #include "backends/managed-memory-internal.h"
 #include "trace.h"
 
@@ -43,6 +44,7 @@ typedef struct Segment {
     MmRange range;              /* pages that are not in memory; 0: others */
     unsigned buffer;            /* of the former: the first one's page */
     int slot;                   /* of the request for them, or -1 */
+    uint32_t overwritten;       /* what has come of that: bit per page */
 } Segment;
 
 typedef struct ManagedRead {
@@ -197,7 +199,8 @@ static bool add_part(void *opaque, uint8_t *host, size_t len)
         }
     }
     add_memory(r, host, last - host);
-    return r->segments->len > IOV_MAX;
+    /* a request that is not aligned gets a head and a tail on top of that */
+    return r->segments->len > IOV_MAX - 2;
 }
 
 static Segment *segment_at(const ManagedRead *r, unsigned i)
@@ -282,7 +285,7 @@ static void post(Segment *segment)
         .buffer = segment->buffer,
     };
 
-    segment->slot = managed_ring_claim();
+    segment->slot = managed_ring_claim(MANAGED_RING_RESERVED);
     if (segment->slot >= 0) {
         managed_ring_post(segment->slot, &request);
     }
@@ -328,13 +331,9 @@ static bool copy_others(const Segment *segment, uint32_t overwritten)
     return ok;
 }
 
-/* Thread pool.  Returns 0 or -EFAULT. */
-static int overwrite(void *opaque)
+static void post_all(ManagedRead *r)
 {
-    ManagedRead *r = opaque;
-    int64_t deadline_ms = managed_ring_deadline();
-    unsigned i, copied = r->nr_pages;
-    bool ok = true;
+    unsigned i;
 
     for (i = 0; i < r->segments->len; i++) {
         if (segment_at(r, i)->range.nr_pages &&
@@ -343,20 +342,47 @@ static int overwrite(void *opaque)
         }
     }
     managed_conn_kick();
+}
+
+/* Returns how many pages have been overwritten. */
+static unsigned wait_all(ManagedRead *r)
+{
+    int64_t deadline_ms = managed_ring_deadline();
+    unsigned i, sum = 0;
+
+    for (i = 0; i < r->segments->len; i++) {
+        Segment *segment = segment_at(r, i);
+        MmRingSlot request;
+
+        if (segment->range.nr_pages && segment->slot >= 0) {
+            managed_ring_wait(segment->slot, deadline_ms, &request);
+            segment->overwritten = request.overwritten;
+            sum += ctpop32(request.overwritten);
+        }
+    }
+    return sum;
+}
+
+/*
+ * Thread pool.  Returns 0 or -EFAULT.  Copying may wait for a page for as long
+ * as its tier does not answer, so all slots are given back before.
+ */
+static int overwrite(void *opaque)
+{
+    ManagedRead *r = opaque;
+    unsigned i, overwritten;
+    bool ok = true;
+
+    post_all(r);
+    overwritten = wait_all(r);
+    trace_managed_memory_read(r->nr_pages, r->nr_pages - overwritten);
     for (i = 0; i < r->segments->len; i++) {
         const Segment *segment = segment_at(r, i);
-        MmRingSlot request = {};
 
-        if (!segment->range.nr_pages) {
-            continue;
+        if (segment->range.nr_pages) {
+            ok &= copy_others(segment, segment->overwritten);
         }
-        if (segment->slot >= 0) {
-            managed_ring_wait(segment->slot, deadline_ms, &request);
-        }
-        copied -= ctpop32(request.overwritten);
-        ok &= copy_others(segment, request.overwritten);
     }
-    trace_managed_memory_read(r->nr_pages, copied);
     return ok ? 0 : -EFAULT;
 }
 
@@ -368,7 +394,8 @@ int coroutine_fn managed_memory_co_preadv(BdrvChild *child, int64_t offset,
     ManagedRead *r = NULL;
     int ret;
 
-    if (managed_memory_used() && qiov) {
+    /* what is swapped out is chance: a recorded run must not depend on it */
+    if (managed_memory_used() && qiov && replay_mode == REPLAY_MODE_NONE) {
         r = read_begin(qiov, qiov_offset, bytes);
     }
     if (!r) {

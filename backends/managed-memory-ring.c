@@ -57,11 +57,11 @@ bool managed_ring_give_up(int64_t deadline_ms)
     return false;
 }
 
-int managed_ring_claim(void)
+int managed_ring_claim(unsigned first)
 {
     unsigned i;
 
-    for (i = 0; i < MM_RING_SLOTS; i++) {
+    for (i = first; i < MM_RING_SLOTS; i++) {
         unsigned long bit = BIT_MASK(i);
 
         if (!(qatomic_fetch_or(&slots_used[BIT_WORD(i)], bit) & bit)) {

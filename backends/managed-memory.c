@@ -376,6 +376,8 @@ static bool map_page_map(ManagedRegion *region, Error **errp)
         error_setg_errno(errp, errno, "cannot map the page map");
         return false;
     }
+    /* large, and the same as in the pager */
+    madvise(map, len, MADV_DONTDUMP);
     region->map = map;
     return true;
 }

@@ -40,15 +40,6 @@ static void inflate(MmDriver *rig, uint64_t addr)
     guest_free(&rig->qs->alloc, array);
 }
 
-static void assert_zero(QTestState *qts, uint64_t start, uint64_t end)
-{
-    g_autofree uint8_t *is = g_malloc(end - start);
-    g_autofree uint8_t *zero = g_malloc0(end - start);
-
-    qtest_bufread(qts, start, is, end - start);
-    mm_assert_same(is, zero, end - start, start);
-}
-
 static uint64_t skipped(QTestState *qts)
 {
     QDict *info = mm_query(qts);
@@ -78,7 +69,7 @@ static void test_balloon(void)
     g_assert(mm_host_vm(host, NULL, &after));
     g_assert_cmpint(after.swapped, <, before.swapped);
     g_assert_cmpint(skipped(rig->qts), ==, 0);
-    assert_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + 2 * MM_MIB);
+    mm_check_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + 2 * MM_MIB);
     mm_check(rig->qts, MM_BUFFERS + 2 * MM_MIB, MM_RAM_END, 1);
 
     /* what is given back can be used again */
@@ -116,7 +107,7 @@ static void test_balloon_pager_stopped(void)
     mm_check(rig->qts, MM_BUFFERS, MM_RAM_END, 2);
     inflate(rig, MM_BUFFERS);
     g_assert_cmpint(skipped(rig->qts), ==, 4 * NR_PFNS * MM_PAGE);
-    assert_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
+    mm_check_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
     mm_driver_stop(rig);
 }
 
@@ -143,7 +134,7 @@ static void test_balloon_no_pager(void)
     qtest_qmp_eventwait(rig->qts, "MANAGED_MEMORY_RECOVERED");
     mm_check(rig->qts, MM_BUFFERS, MM_RAM_END, 1);
     inflate(rig, MM_BUFFERS);
-    assert_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
+    mm_check_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
     mm_driver_stop(rig);
 }
 
@@ -165,9 +156,9 @@ static void test_reporting(void)
     g_assert(mm_host_vm(host, NULL, &after));
     g_assert_cmpint(after.never, ==, before.never + 3 * MM_MIB);
     g_assert_cmpint(mm_query_dma_held(rig->qts), ==, 0);
-    assert_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + 2 * MM_MIB);
+    mm_check_zero(rig->qts, MM_BUFFERS, MM_BUFFERS + 2 * MM_MIB);
     mm_check(rig->qts, MM_BUFFERS + 2 * MM_MIB, MM_BUFFERS + 4 * MM_MIB, 1);
-    assert_zero(rig->qts, MM_BUFFERS + 4 * MM_MIB, MM_BUFFERS + 5 * MM_MIB);
+    mm_check_zero(rig->qts, MM_BUFFERS + 4 * MM_MIB, MM_BUFFERS + 5 * MM_MIB);
     mm_check(rig->qts, MM_BUFFERS + 5 * MM_MIB, MM_RAM_END, 1);
     mm_driver_stop(rig);
 }
@@ -246,7 +237,7 @@ static void test_virtio_mem(void)
     vmem_resize(rig, VMEM_SIZE / 2);
     vmem_request(rig, VIRTIO_MEM_REQ_PLUG, half,
                  VMEM_SIZE / 4 / (2 * MM_MIB));
-    assert_zero(rig->qts, half, end);
+    mm_check_zero(rig->qts, half, end);
     mm_fill(rig->qts, addr, end, 2);
     mm_host_evict_all(host, NULL, 0);
     mm_check(rig->qts, addr, end, 2);
@@ -276,7 +267,7 @@ static void test_virtio_mem_loss(void)
     for (i = 0; i < 4; i++) {
         vmem_resize(rig, 32 * MM_MIB);
         vmem_request(rig, VIRTIO_MEM_REQ_PLUG, addr, 16);
-        assert_zero(rig->qts, addr, addr + 8 * MM_MIB);
+        mm_check_zero(rig->qts, addr, addr + 8 * MM_MIB);
         mm_fill(rig->qts, addr, addr + 8 * MM_MIB, i);
         mm_host_evict_all(host, NULL, 0);
         g_assert(mm_host_vm(host, NULL, &vm));

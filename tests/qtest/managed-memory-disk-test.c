@@ -248,15 +248,6 @@ static void test_error(void)
     mm_driver_stop(d);
 }
 
-static void assert_zero(MmDriver *d, uint64_t start, uint64_t end)
-{
-    g_autofree uint8_t *is = g_malloc(end - start);
-    g_autofree uint8_t *zero = g_malloc0(end - start);
-
-    qtest_bufread(d->qts, start, is, end - start);
-    mm_assert_same(is, zero, end - start, start);
-}
-
 /* The disk has answered, and there is no pager: the guest waits, QEMU not. */
 static void test_no_pager(void)
 {
@@ -276,7 +267,7 @@ static void test_no_pager(void)
     mm_host_start(d->host);
     qtest_qmp_eventwait(d->qts, "MANAGED_MEMORY_RECOVERED");
     finish_read(d, head, request);
-    assert_zero(d, MM_BUFFERS, MM_BUFFERS + MM_MIB);
+    mm_check_zero(d->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
     mm_check(d->qts, MM_BUFFERS + MM_MIB, MM_RAM_END, 1);
     mm_driver_stop(d);
 }
@@ -297,7 +288,7 @@ static void test_pager_stopped(void)
     g_assert_cmpint(mm_query_dma_held(d->qts), ==, 2 * CHUNK);
     kill(vm.pager_pid, SIGCONT);
     finish_read(d, head, request);
-    assert_zero(d, MM_BUFFERS, MM_BUFFERS + MM_MIB);
+    mm_check_zero(d->qts, MM_BUFFERS, MM_BUFFERS + MM_MIB);
     mm_fill(d->qts, MM_BUFFERS, MM_RAM_END, 2);
     /* given up means never done */
     mm_host_evict_all(d->host, NULL, 0);

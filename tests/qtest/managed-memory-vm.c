@@ -127,6 +127,15 @@ void mm_check(QTestState *qts, uint64_t start, uint64_t end, uint32_t seed)
     }
 }
 
+void mm_check_zero(QTestState *qts, uint64_t start, uint64_t end)
+{
+    g_autofree uint8_t *is = g_malloc(end - start);
+    g_autofree uint8_t *zero = g_malloc0(end - start);
+
+    qtest_bufread(qts, start, is, end - start);
+    mm_assert_same(is, zero, end - start, start);
+}
+
 /* ---- monitor ---- */
 
 static QDict *run_command(QTestState *qts, const char *fmt, va_list ap)

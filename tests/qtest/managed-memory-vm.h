@@ -53,6 +53,9 @@ void mm_fill(QTestState *qts, uint64_t start, uint64_t end, uint32_t seed);
 /** mm_check: see that [@start, @end) is what mm_fill() has written there */
 void mm_check(QTestState *qts, uint64_t start, uint64_t end, uint32_t seed);
 
+/** mm_check_zero: see that [@start, @end) is zero */
+void mm_check_zero(QTestState *qts, uint64_t start, uint64_t end);
+
 /** mm_pattern: what mm_fill() writes to [@start, @end); free the result */
 uint8_t *mm_pattern(uint64_t start, uint64_t end, uint32_t seed);
 

@@ -46,6 +46,22 @@ static unsigned poll_all(void)
     return rounds;
 }
 
+/* In turn, whatever is posted again in the meantime. */
+static void test_in_turn(void)
+{
+    post(0, 0, 0, 1, MM_RING_POSTED);
+    post(7, 0, 1, 1, MM_RING_POSTED);
+    vm->fault->ring_next = 0;
+    g_assert_true(mm_ring_poll(vm->fault));
+    g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
+    post(0, 0, 0, 1, MM_RING_POSTED);
+    g_assert_true(mm_ring_poll(vm->fault));
+    g_assert_cmpuint(slot(7)->state, ==, MM_RING_DONE);
+    g_assert_cmpuint(slot(0)->state, ==, MM_RING_POSTED);
+    poll_all();
+    g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
+}
+
 static void assert_discarded(uint64_t first, uint64_t nr)
 {
     uint64_t page;
@@ -362,6 +378,7 @@ static const struct {
     { "nothing-posted", test_nothing_posted },
     { "not-kicked", test_not_kicked },
     { "every-slot", test_every_slot },
+    { "in-turn", test_in_turn },
     { "every-state", test_every_state },
     { "lost-page", test_lost_page },
     { "dropping-blocks", test_dropping_page_blocks },

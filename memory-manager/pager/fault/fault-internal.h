@@ -136,6 +136,7 @@ struct MmFault {
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
     bool lets_go;               /* QEMU may have its memory any moment */
+    unsigned ring_next;         /* slot to be looked at first */
     int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
     MmRingSlot request;         /* copied; its range: what is left */
 

@@ -20,8 +20,8 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp);
 /**
  * mm_fault_start: start the thread; control thread
  *
- * It wakes what waits in every region, executes the discards that it finds
- * posted, and then serves.
+ * It wakes what waits in every region, executes what it finds posted in the
+ * ring, and then serves.
  */
 void mm_fault_start(MmVM *vm);
 
@@ -88,7 +88,7 @@ typedef struct MmFaultAbsent {
 void mm_fault_count_absent(MmVM *vm, void *absent);
 
 /**
- * mm_fault_let_go: no more discards, or again
+ * mm_fault_let_go: nothing of the ring any more, or again
  *
  * @on: bool *, in; work for mm_fault_call().  Before QEMU is told that it may
  * have its memory.

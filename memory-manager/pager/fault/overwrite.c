@@ -52,6 +52,8 @@ static uint32_t place(MmFault *f, MmRegion *region, uint64_t page, unsigned nr,
 
     mm_failpoint(MM_FP_FILLING);
     placed = mm_place_pages(f, region, page, filling, src, nr);
+    /* not for want of anything that whoever waits for the page waits for */
+    placed.reason = MM_WAIT_BUSY;
     mm_not_placed(f, region, page, filling, nr, &placed);
     return placed.nr ? MAKE_64BIT_MASK(0, placed.nr) & ~placed.others : 0;
 }

@@ -37,19 +37,26 @@ static void acknowledge(MmFault *f)
     qatomic_set(&f->ring_slot, -1);
 }
 
-/* Take a slot that is in @state: POSTED, or TAKEN by a former pager. */
+/*
+ * Take a slot that is in @state: POSTED, or TAKEN by a former pager.  In turn,
+ * else some would wait for ever for others that are posted again and again.
+ */
 static bool take(MmFault *f, MmRingState state)
 {
-    int i;
+    int n, i;
 
-    for (i = 0; i < MM_RING_SLOTS; i++) {
-        MmRingSlot *slot = &f->vm->ring->slots[i];
+    for (n = 0; n < MM_RING_SLOTS; n++) {
+        MmRingSlot *slot;
+
+        i = (f->ring_next + n) % MM_RING_SLOTS;
+        slot = &f->vm->ring->slots[i];
 
         if (qatomic_read(&slot->state) != state) {
             continue;
         }
         if (slot_move(slot, state, MM_RING_TAKEN)) {
             qatomic_set(&f->ring_slot, i);
+            f->ring_next = i + 1;
             /* pairs with mm_fault_retry(): noted, then DROPPING looked at */
             smp_mb();
             f->request = *slot;
