@@ -295,9 +295,10 @@ bool mm_vm_matches(const MmVM *vm, const char *id)
 {
     size_t len = strlen(id);
 
+    /* a VM without a name is not the one that an empty variable means */
     return (len >= MIN_UUID_PREFIX &&
             !g_ascii_strncasecmp(vm->uuid_text, id, len)) ||
-           g_str_equal(vm->rec.name, id);
+           (len && g_str_equal(vm->rec.name, id));
 }
 
 MmVM *mm_vm_find(MmManager *mgr, const char *id, Error **errp)

@@ -218,7 +218,7 @@ static bool file_resize(MmTier *tier, uint64_t size, unsigned share,
     if (!fits) {
         g_autofree char *has = size_to_str(total * MM_PAGE_SIZE);
 
-        error_setg(errp, "tier '%s' has taken %s of its device already, and "
+        error_setg(errp, "tier '%s' has taken %s of its storage already, and "
                    "does not give it back; drain it instead", tier->name, has);
     }
     return fits;
