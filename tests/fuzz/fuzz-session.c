@@ -400,13 +400,13 @@ static void step_reclaim(Session *s, FuzzInput *in)
                     0);
         s->zap_answered = true;
     }
-    if (r->fifo_nr < MM_FIFO_PAGES - MM_ZAP_PAGES &&
+    if (mm_fifo_room(&r->fifo) > MM_ZAP_PAGES &&
         mm_scan_candidates(r, MIN(want, MM_ZAP_PAGES), force) > 0) {
         s->zap_answered = false;
         g_assert(mm_msg_recv(s->zap, &message, 0) == 1);
         zap(s, (MmMsgZap *)message.payload);
     }
-    if (fuzz_u8(in) % 2 && (r->fifo_nr || mm_writeback_busy(r))) {
+    if (fuzz_u8(in) % 2 && (r->fifo.nr || mm_writeback_busy(r))) {
         do {
             mm_writeback(r);
         } while (mm_writeback_busy(r));

@@ -55,7 +55,9 @@ static void set_up(void)
     r = vm->reclaim;
     r->gathers = r->ages = (MmHand) {};
     r->to_age = r->seen = r->found = r->held = 0;
-    r->fifo_head = r->fifo_nr = r->fifo_pages = 0;
+    while (r->fifo.nr) {
+        mm_fifo_pop(&r->fifo);
+    }
     r->turned = cannot_zap = false;
     region = vm_rig_add(vm, 0, NR_PAGES);
 }
@@ -95,8 +97,8 @@ static void test_cold_ones_go(void)
     g_assert_cmpint(mm_scan_candidates(r, 50, false), ==, 10);
     g_assert_cmpuint(count(40, 60, MM_PAGE_CANDIDATE, 0), ==, 60);
     g_assert_cmpuint(count(0, NR_PAGES, MM_PAGE_CANDIDATE, 0), ==, 60);
-    g_assert_cmpuint(r->fifo_nr, ==, 60);
-    g_assert_cmpuint(r->fifo_pages, ==, 60);
+    g_assert_cmpuint(r->fifo.nr, ==, 60);
+    g_assert_cmpuint(r->fifo.pages, ==, 60);
 }
 
 /* For each page that is taken one gets older; the others stay as they are. */
@@ -176,7 +178,7 @@ static void test_not_zapped(void)
     qatomic_set(&cannot_zap, true);
     g_assert_cmpint(mm_scan_candidates(r, 10, false), ==, 0);
     g_assert_cmpuint(count(0, 10, MM_PAGE_RESIDENT, 0), ==, 10);
-    g_assert_cmpuint(r->fifo_nr, ==, 0);
+    g_assert_cmpuint(r->fifo.nr, ==, 0);
 }
 
 static const struct {

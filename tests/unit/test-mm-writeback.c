@@ -83,10 +83,10 @@ static void complete(unsigned nth, int err)
 static void make_candidates(uint64_t page, unsigned nr)
 {
     for (; nr; page++, nr--) {
-        unsigned tail = (r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES;
-
         vm_rig_move(region, page, MM_PAGE_CANDIDATE);
-        r->fifo[tail] = (MmCandidate) { .region = region->id, .page = page };
+        mm_fifo_push(&r->fifo, (MmCandidate) {
+            .region = region->id, .page = page, .nr_pages = 1,
+        });
     }
 }
 
@@ -305,7 +305,9 @@ static void run(const void *opaque)
 
     region = vm_rig_add(vm, 0, NR_PAGES);
     vm_rig_populate(region, 0, NR_PAGES / 2);
-    r->fifo_nr = 0;
+    while (r->fifo.nr) {
+        mm_fifo_pop(&r->fifo);
+    }
     r->refused = false;
     r->health[0].failing = false;
     (*fn)();

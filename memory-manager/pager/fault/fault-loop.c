@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * One round: wait for the userfaultfd, the ring's kick or a wake-up;
- * serve what has been faulted on; place what has been read; go on with what is
- * in the ring; retry who waits; one step each of filling and reading ahead, of a
+ * One round: wait for the userfaultfd, the ring's kick or a wake-up; serve what
+ * has been faulted on; place what has been read; go on with what is in the
+ * ring; retry who waits; one step each of filling and reading ahead, of a
  * replay and of the attach scan; and, if no fault has come, one of swap-in.
  * Nothing in a round waits for another thread or for a medium.
  */

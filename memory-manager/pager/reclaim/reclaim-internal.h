@@ -9,20 +9,13 @@
 #ifndef MANAGED_MEMORY_RECLAIM_INTERNAL_H
 #define MANAGED_MEMORY_RECLAIM_INTERNAL_H
 
+#include "fifo.h"
 #include "reclaim.h"
 
-/* Candidates that wait for their second chance to pass, at most. */
-#define MM_FIFO_PAGES 16384
 /* Pages zapped with one message. */
 #define MM_ZAP_PAGES 512
 /* Batches on their way out at once; one more if some are held up by a tier. */
 #define MM_NR_BATCHES 8
-
-typedef struct MmCandidate {
-    uint32_t region;            /* id */
-    uint32_t nr_pages;          /* 1, or a huge page's */
-    uint64_t page;
-} MmCandidate;
 
 /* A place on the clock of all pages. */
 typedef struct MmHand {
@@ -184,11 +177,8 @@ struct MmReclaim {
     MmMove move;
     MmSample sample;
 
-    /* zapped pages, oldest first */
-    MmCandidate fifo[MM_FIFO_PAGES];
-    unsigned fifo_head;
-    unsigned fifo_nr;
-    unsigned fifo_pages;
+    MmFifo fifo;                /* zapped pages */
+    uint64_t fifo_grown;        /* pages that it may have above MM_FIFO_MIN */
 
     /* atomic */
     bool sleeping;

@@ -87,11 +87,24 @@ bool mm_reclaim_pressed(MmReclaim *r)
     return wanted(r) && (r->active || qatomic_read(&r->urged));
 }
 
+/*
+ * Pages that are to wait in the fifo.  Of a large guest these are many, and the
+ * guest faults on each one that it still uses; so beyond a few there is one
+ * more for each page that has been evicted.
+ */
+static uint64_t fifo_target(MmReclaim *r)
+{
+    uint64_t share = MAX(resident(r) / FIFO_SHARE, FIFO_MIN_PAGES);
+
+    mm_fifo_fit(&r->fifo, share + MM_ZAP_PAGES);
+    return MIN(share, MIN(r->fifo.size, MM_FIFO_MIN + r->fifo_grown) -
+                      MM_ZAP_PAGES);
+}
+
 /* Evict until something is evicted or the hand has found nothing. */
 static int reclaim_some(MmReclaim *r, unsigned *evicted)
 {
-    unsigned share = MAX(resident(r) / FIFO_SHARE, FIFO_MIN_PAGES);
-    unsigned target = MIN(share, MM_FIFO_PAGES - MM_ZAP_PAGES);
+    uint64_t target = fifo_target(r);
     bool force = qatomic_read(&r->vm->limit.stuck);
     int turns = 0, batches = 0;
     int ret = 1;
@@ -105,7 +118,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
     *evicted = mm_writeback_reap(r);
     while (!*evicted && turns < STUCK_TURNS && batches < STUCK_BATCHES &&
            !qatomic_read(&r->vm->reclaim_rests)) {
-        if (r->fifo_pages < target && ret > 0) {
+        if (r->fifo.pages < target && ret > 0) {
             ret = mm_scan_candidates(r, MM_ZAP_PAGES, force);
             if (ret < 0) {
                 return ret;
@@ -114,7 +127,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
                 continue;
             }
         }
-        if (r->fifo_nr || mm_writeback_leaving(r)) {
+        if (r->fifo.nr || mm_writeback_leaving(r)) {
             *evicted = mm_writeback(r);
             batches++;
             if (r->refused) {
@@ -131,6 +144,7 @@ static int reclaim_some(MmReclaim *r, unsigned *evicted)
             force = turns == STUCK_TURNS - 1;
         }
     }
+    r->fifo_grown = MIN(r->fifo_grown + *evicted, MM_FIFO_MAX);
     return 0;
 }
 
@@ -364,6 +378,7 @@ MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)
     unsigned i;
 
     r->vm = vm;
+    mm_fifo_init(&r->fifo);
     r->random = clock_ns() | 1;
     r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->io_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -43,14 +43,12 @@ static void fifo_push_range(MmReclaim *r, const MmRange *range, unsigned unit)
 {
     uint64_t page;
 
-    for (page = 0; page < range->nr_pages && r->fifo_nr < MM_FIFO_PAGES;
+    for (page = 0; page < range->nr_pages && mm_fifo_room(&r->fifo);
          page += unit) {
-        unsigned tail = (r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES;
-
-        r->fifo[tail].region = range->region;
-        r->fifo[tail].nr_pages = unit;
-        r->fifo[tail].page = range->first_page + page;
-        r->fifo_pages += unit;
+        mm_fifo_push(&r->fifo, (MmCandidate) {
+            .region = range->region, .nr_pages = unit,
+            .page = range->first_page + page,
+        });
     }
 }
 
@@ -230,7 +228,7 @@ int mm_scan_candidates(MmReclaim *r, unsigned want, bool force)
                       .huge = mm_reclaim_wants_huge(r) };
     int ret;
 
-    want = MIN(MIN(want, MM_ZAP_PAGES), MM_FIFO_PAGES - r->fifo_nr);
+    want = MIN(MIN(want, MM_ZAP_PAGES), mm_fifo_room(&r->fifo));
     age(r);
     if (mm_random(r, JUMP) == 0) {
         jump(r);

@@ -38,40 +38,25 @@
 /* How long to wait for a medium before looking round. */
 #define LOOK_MS 100
 
-static const MmCandidate *fifo_first(const MmReclaim *r)
-{
-    return r->fifo_nr ? &r->fifo[r->fifo_head] : NULL;
-}
-
-static const MmCandidate *fifo_pop(MmReclaim *r)
-{
-    const MmCandidate *c = fifo_first(r);
-
-    r->fifo_head = (r->fifo_head + 1) % MM_FIFO_PAGES;
-    r->fifo_nr--;
-    r->fifo_pages -= c->nr_pages;
-    return c;
-}
-
 /* A huge page waits for its turn: one after the other. */
 static bool unit_is_first(const MmReclaim *r)
 {
-    const MmCandidate *c = fifo_first(r);
+    const MmCandidate *c = mm_fifo_first(&r->fifo);
 
     return c && c->nr_pages > 1;
 }
 
 static void collect_unit(MmReclaim *r)
 {
-    const MmCandidate *c = fifo_pop(r);
-    MmRegion *region = mm_vm_region_get(r->vm, c->region);
+    MmCandidate c = mm_fifo_pop(&r->fifo);
+    MmRegion *region = mm_vm_region_get(r->vm, c.region);
 
     if (!region) {
         return;
     }
-    if (region->unit_pages == c->nr_pages && c->page < region->nr_pages) {
+    if (region->unit_pages == c.nr_pages && c.page < region->nr_pages) {
         r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
-        mm_huge_out_begin(r, region, c->page);
+        mm_huge_out_begin(r, region, c.page);
     } else {
         mm_region_put(r->vm, region);   /* replaced since */
     }
@@ -81,8 +66,8 @@ static void collect_unit(MmReclaim *r)
 static void collect(MmReclaim *r, MmBatch *b)
 {
     r->ticket = (r->ticket + 1) & MM_PLACE_MAX;
-    while (r->fifo_nr && b->nr < MM_TIER_IO_PAGES && !unit_is_first(r)) {
-        const MmCandidate *c = fifo_first(r);
+    while (r->fifo.nr && b->nr < MM_TIER_IO_PAGES && !unit_is_first(r)) {
+        const MmCandidate *c = mm_fifo_first(&r->fifo);
         uint64_t entry;
 
         if (b->region && b->region->id != c->region) {
@@ -91,7 +76,7 @@ static void collect(MmReclaim *r, MmBatch *b)
         if (!b->region) {
             b->region = mm_vm_region_get(r->vm, c->region);
         }
-        fifo_pop(r);
+        mm_fifo_pop(&r->fifo);
         if (!b->region || c->page >= b->region->nr_pages ||
             mm_region_is_huge(b->region)) {
             continue;   /* removed since, perhaps replaced */
@@ -447,13 +432,10 @@ unsigned mm_writeback_reap(MmReclaim *r)
 /* While one is on its way out, another huge page is not in the others' way. */
 static void pass_units(MmReclaim *r)
 {
-    unsigned left = r->unit.region ? r->fifo_nr : 0;
+    unsigned left = r->unit.region ? r->fifo.nr : 0;
 
     for (; left && unit_is_first(r); left--) {
-        MmCandidate c = *fifo_pop(r);
-
-        r->fifo[(r->fifo_head + r->fifo_nr++) % MM_FIFO_PAGES] = c;
-        r->fifo_pages += c.nr_pages;
+        mm_fifo_push(&r->fifo, mm_fifo_pop(&r->fifo));
     }
 }
 
@@ -463,7 +445,7 @@ static bool begin_next(MmReclaim *r)
     MmBatch *b = idle_batch(r);
 
     pass_units(r);
-    if (!b || !r->fifo_nr || (unit_is_first(r) && r->unit.region)) {
+    if (!b || !r->fifo.nr || (unit_is_first(r) && r->unit.region)) {
         return false;
     }
     if (unit_is_first(r)) {
