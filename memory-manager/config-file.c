@@ -23,8 +23,8 @@ static bool has_values(const QDict *section, Error **errp)
     for (entry = qdict_first(section); entry;
          entry = qdict_next(section, entry)) {
         if (!*qdict_get_str(section, qdict_entry_key(entry))) {
-            error_setg(errp, "'%s' has no value, or one without quotes",
-                       qdict_entry_key(entry));
+            error_setg(errp, "'%s' has no value; write it as NAME = \"VALUE\", "
+                       "with quotes and blanks", qdict_entry_key(entry));
             return false;
         }
     }
