@@ -227,7 +227,7 @@ static void test_scattered(void)
     mm_driver_stop(d);
 }
 
-/* A read that fails changes nothing. */
+/* A read that fails changes nothing of what is swapped out. */
 static void test_error(void)
 {
     MmDriver *d = start_with_file(mm_host_new(NULL),
@@ -248,17 +248,25 @@ static void test_error(void)
     mm_driver_stop(d);
 }
 
+/* A VM with a slow disk that is just being read into what is swapped out */
+static MmDriver *start_reading(MmVmInfo *vm, uint32_t *head, uint64_t *request)
+{
+    MmDriver *d = mm_driver_start(mm_host_new(NULL), SLOW_DISK, 0, 1);
+
+    swap_out(d, 1, vm);
+    *head = begin_read(d, MM_BUFFERS, MM_MIB, request);
+    wait_dma_held(d, 2 * CHUNK);
+    return d;
+}
+
 /* The disk has answered, and there is no pager: the guest waits, QEMU not. */
 static void test_no_pager(void)
 {
-    MmDriver *d = mm_driver_start(mm_host_new(NULL), SLOW_DISK, 0, 1);
     uint64_t request;
     uint32_t head;
     MmVmInfo vm;
+    MmDriver *d = start_reading(&vm, &head, &request);
 
-    swap_out(d, 1, &vm);
-    head = begin_read(d, MM_BUFFERS, MM_MIB, &request);
-    wait_dma_held(d, 2 * CHUNK);
     mm_host_kill(d->host);
     kill(vm.pager_pid, SIGKILL);
     qtest_qmp_eventwait(d->qts, "MANAGED_MEMORY_LOST");
@@ -275,14 +283,11 @@ static void test_no_pager(void)
 /* The same when it is there, and does not answer until QEMU has given up */
 static void test_pager_stopped(void)
 {
-    MmDriver *d = mm_driver_start(mm_host_new(NULL), SLOW_DISK, 0, 1);
     uint64_t request;
     uint32_t head;
     MmVmInfo vm;
+    MmDriver *d = start_reading(&vm, &head, &request);
 
-    swap_out(d, 1, &vm);
-    head = begin_read(d, MM_BUFFERS, MM_MIB, &request);
-    wait_dma_held(d, 2 * CHUNK);
     mm_stop_process(vm.pager_pid);
     g_usleep(LATENCY_US + PATIENCE_US + MARGIN_US);
     g_assert_cmpint(mm_query_dma_held(d->qts), ==, 2 * CHUNK);

@@ -52,7 +52,7 @@ static uint32_t place(MmFault *f, MmRegion *region, uint64_t page, unsigned nr,
 
     mm_failpoint(MM_FP_FILLING);
     placed = mm_place_pages(f, region, page, filling, src, nr);
-    /* not for want of anything that whoever waits for the page waits for */
+    /* its old content can still be had: who waits for the page tries again */
     placed.reason = MM_WAIT_BUSY;
     mm_not_placed(f, region, page, filling, nr, &placed);
     return placed.nr ? MAKE_64BIT_MASK(0, placed.nr) & ~placed.others : 0;
