@@ -225,6 +225,31 @@ static int until_ms(const MmFault *f, uint64_t at_ns, int max_ms)
            : MIN((at_ns - f->now_ns) / 1000000 + 1, max_ms);
 }
 
+/*
+ * Who waits for a read does not use its processor meanwhile, and is served a
+ * wake-up earlier.  Who has been served does use one.
+ */
+static bool look_again(MmFault *f)
+{
+    bool reads = !QLIST_EMPTY(&f->busy_loads);
+    MmSpin *spin = reads ? &f->spin_reads : &f->spin_faults;
+
+    if (spin != f->spin) {
+        mm_spin_busy(f->spin);
+        f->spin = spin;
+    }
+    if (!reads) {
+        if (!spin->waiting) {
+            mm_crowd_sample(&f->crowd);
+        }
+        if (mm_crowd_is(&f->crowd)) {
+            mm_spin_busy(spin);
+            return false;
+        }
+    }
+    return mm_spin_again(spin, clock_ns());
+}
+
 static int next_timeout_ms(MmFault *f, bool busy)
 {
     int ms = -1;
@@ -232,7 +257,7 @@ static int next_timeout_ms(MmFault *f, bool busy)
     /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
     smp_mb();
     if (busy || f->scanning || qatomic_read(&f->retry)) {
-        mm_spin_busy(&f->spin);
+        mm_spin_busy(f->spin);
         return 0;
     }
     if (f->retry_at_ns) {
@@ -244,7 +269,7 @@ static int next_timeout_ms(MmFault *f, bool busy)
                qatomic_read(&f->swapping_in) || mm_wake_records(&f->wake)) {
         ms = LOOK_MS;
     }
-    if (mm_spin_again(&f->spin, clock_ns())) {
+    if (look_again(f)) {
         return 0;
     }
     return mm_queues_wait_ms(f->queues, f->vm->nr_tiers, ms);
@@ -311,7 +336,7 @@ static void *fault_thread(void *opaque)
         ended = mm_load_reap(f);
         mm_huge_in_step(f);
         if (nr || ended) {
-            mm_spin_event(&f->spin, f->now_ns);
+            mm_spin_event(f->spin, f->now_ns);
         }
         run_work(f);
         busy = mm_ring_poll(f);
@@ -368,6 +393,9 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp)
     f->ring_slot = -1;
     f->scanning = true;
     f->nobody_waits = true;
+    f->spin = &f->spin_faults;
+    mm_crowd_init(&f->crowd, open("/proc/loadavg", O_RDONLY | O_CLOEXEC),
+                  sysconf(_SC_NPROCESSORS_ONLN));
     QSIMPLEQ_INIT(&f->work);
     g_mutex_init(&f->work_lock);
     g_cond_init(&f->work_done);

@@ -1,0 +1,146 @@
+/*
+ * Unit tests: whether the host's processors are all wanted
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "memory-manager/pager/fault/crowd.h"
+
+#define CPUS 4
+/* More than enough for the average to follow. */
+#define LONG 10000
+
+static int loadavg_fd;
+
+static void loadavg_is(const char *text)
+{
+    g_assert_cmpint(ftruncate(loadavg_fd, 0), ==, 0);
+    g_assert_cmpint(pwrite(loadavg_fd, text, strlen(text), 0), ==,
+                    strlen(text));
+}
+
+static void running_are(unsigned nr)
+{
+    g_autofree char *text = g_strdup_printf("0.52 12.58 0.59 %u/5971 29\n", nr);
+
+    loadavg_is(text);
+}
+
+static void sample(MmCrowd *c, unsigned calls)
+{
+    while (calls--) {
+        mm_crowd_sample(c);
+    }
+}
+
+/* Too many of @of times @times. */
+static void sample_mixed(MmCrowd *c, unsigned times, unsigned of)
+{
+    unsigned i;
+
+    for (i = 0; i < LONG; i++) {
+        running_are(i % of < times ? CPUS + 1 : CPUS);
+        sample(c, 8);
+    }
+}
+
+static MmCrowd crowd_new(void)
+{
+    MmCrowd c;
+
+    loadavg_fd = memfd_create("loadavg", MFD_CLOEXEC);
+    g_assert_cmpint(loadavg_fd, >=, 0);
+    mm_crowd_init(&c, loadavg_fd, CPUS);
+    return c;
+}
+
+static void test_enough(void)
+{
+    MmCrowd c = crowd_new();
+
+    g_assert_false(mm_crowd_is(&c));
+    running_are(CPUS);
+    sample(&c, LONG);
+    g_assert_false(mm_crowd_is(&c));
+    close(loadavg_fd);
+}
+
+static void test_too_many(void)
+{
+    MmCrowd c = crowd_new();
+
+    running_are(CPUS + 1);
+    sample(&c, LONG);
+    g_assert_true(mm_crowd_is(&c));
+    running_are(123456);
+    sample(&c, LONG);
+    g_assert_true(mm_crowd_is(&c));
+    close(loadavg_fd);
+}
+
+static void test_follows(void)
+{
+    MmCrowd c = crowd_new();
+
+    /* one burst is none */
+    running_are(CPUS + 1);
+    sample(&c, 16);
+    g_assert_false(mm_crowd_is(&c));
+    sample(&c, LONG);
+    running_are(1);
+    sample(&c, 16);
+    g_assert_true(mm_crowd_is(&c));
+    sample(&c, LONG);
+    g_assert_false(mm_crowd_is(&c));
+    close(loadavg_fd);
+}
+
+static void test_share(void)
+{
+    MmCrowd c = crowd_new();
+
+    sample_mixed(&c, 1, 5);
+    g_assert_false(mm_crowd_is(&c));
+    sample_mixed(&c, 1, 2);
+    g_assert_true(mm_crowd_is(&c));
+    sample_mixed(&c, 1, 5);
+    g_assert_false(mm_crowd_is(&c));
+    close(loadavg_fd);
+}
+
+static void test_unreadable(void)
+{
+    static const char *const texts[] = {
+        "", "\n", "0.52", "0.52 0.58 0.59", "0.52 0.58 0.59 ", "9/9 9/9 9/9 x",
+    };
+    MmCrowd c = crowd_new(), none;
+    char lengthy[4096];
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(texts); i++) {
+        loadavg_is(texts[i]);
+        sample(&c, LONG);
+        g_assert_false(mm_crowd_is(&c));
+    }
+    memset(lengthy, '9', sizeof(lengthy));
+    lengthy[sizeof(lengthy) - 1] = '\0';
+    loadavg_is(lengthy);
+    sample(&c, LONG);
+    g_assert_false(mm_crowd_is(&c));
+    close(loadavg_fd);
+
+    mm_crowd_init(&none, -1, CPUS);
+    sample(&none, LONG);
+    g_assert_false(mm_crowd_is(&none));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/mm-crowd/enough", test_enough);
+    g_test_add_func("/mm-crowd/too-many", test_too_many);
+    g_test_add_func("/mm-crowd/follows", test_follows);
+    g_test_add_func("/mm-crowd/share", test_share);
+    g_test_add_func("/mm-crowd/unreadable", test_unreadable);
+    return g_test_run();
+}
