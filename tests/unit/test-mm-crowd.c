@@ -7,10 +7,12 @@
 #include "memory-manager/pager/fault/crowd.h"
 
 #define CPUS 4
-/* More than enough for the average to follow. */
-#define LONG 10000
+#define MS 1000000ULL
+/* Looks: more than enough for the average to follow. */
+#define LONG 1000
 
 static int loadavg_fd;
+static uint64_t now_ns = MS;
 
 static void loadavg_is(const char *text)
 {
@@ -26,10 +28,11 @@ static void running_are(unsigned nr)
     loadavg_is(text);
 }
 
-static void sample(MmCrowd *c, unsigned calls)
+static void sample(MmCrowd *c, unsigned looks)
 {
-    while (calls--) {
-        mm_crowd_sample(c);
+    while (looks--) {
+        now_ns += MS;
+        mm_crowd_sample(c, now_ns);
     }
 }
 
@@ -40,7 +43,7 @@ static void sample_mixed(MmCrowd *c, unsigned times, unsigned of)
 
     for (i = 0; i < LONG; i++) {
         running_are(i % of < times ? CPUS + 1 : CPUS);
-        sample(c, 8);
+        sample(c, 1);
     }
 }
 
@@ -84,15 +87,45 @@ static void test_follows(void)
 
     /* one burst is none */
     running_are(CPUS + 1);
-    sample(&c, 16);
+    sample(&c, 2);
     g_assert_false(mm_crowd_is(&c));
     sample(&c, LONG);
     running_are(1);
-    sample(&c, 16);
+    sample(&c, 2);
     g_assert_true(mm_crowd_is(&c));
     sample(&c, LONG);
     g_assert_false(mm_crowd_is(&c));
     close(loadavg_fd);
+}
+
+/* However often it is asked, it looks once a millisecond. */
+static void test_seldom(void)
+{
+    MmCrowd c = crowd_new();
+    int i;
+
+    running_are(CPUS + 1);
+    for (i = 0; i < 1000 * LONG; i++) {
+        mm_crowd_sample(&c, ++now_ns);
+    }
+    g_assert_false(mm_crowd_is(&c));
+    close(loadavg_fd);
+}
+
+static void test_kernels_own(void)
+{
+    int fd = mm_crowd_open_loadavg();
+    MmCrowd c;
+
+    g_assert_cmpint(fd, >=, 0);
+    /* who looks is running, so there is at least one */
+    mm_crowd_init(&c, fd, 0);
+    sample(&c, LONG);
+    g_assert_true(mm_crowd_is(&c));
+    mm_crowd_init(&c, fd, 1000000);
+    sample(&c, LONG);
+    g_assert_false(mm_crowd_is(&c));
+    close(fd);
 }
 
 static void test_share(void)
@@ -137,10 +170,12 @@ static void test_unreadable(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/mm-crowd/enough", test_enough);
-    g_test_add_func("/mm-crowd/too-many", test_too_many);
-    g_test_add_func("/mm-crowd/follows", test_follows);
-    g_test_add_func("/mm-crowd/share", test_share);
-    g_test_add_func("/mm-crowd/unreadable", test_unreadable);
+    g_test_add_func("/managed-memory/crowd/enough", test_enough);
+    g_test_add_func("/managed-memory/crowd/too-many", test_too_many);
+    g_test_add_func("/managed-memory/crowd/follows", test_follows);
+    g_test_add_func("/managed-memory/crowd/seldom", test_seldom);
+    g_test_add_func("/managed-memory/crowd/kernels-own", test_kernels_own);
+    g_test_add_func("/managed-memory/crowd/share", test_share);
+    g_test_add_func("/managed-memory/crowd/unreadable", test_unreadable);
     return g_test_run();
 }

@@ -10,9 +10,8 @@
 #define MANAGED_MEMORY_FAULT_INTERNAL_H
 
 #include "qemu/queue.h"
-#include "crowd.h"
 #include "fault.h"
-#include "spin.h"
+#include "poll.h"
 #include "waiters.h"
 
 /* Never populated pages filled with one call. */
@@ -104,10 +103,7 @@ struct MmFault {
     uint64_t retry_at_ns;       /* when to retry failed reads, 0: never */
     uint64_t beyond_ns;         /* when a page was filled beyond the reserve */
     bool retrying;              /* those who wait, not a new fault */
-    MmSpin spin_reads;          /* while reads are under way */
-    MmSpin spin_faults;         /* while none is */
-    MmSpin *spin;               /* of these two, whose time it is */
-    MmCrowd crowd;
+    MmPoll poll;
     uint64_t looked_ns;         /* when all was looked at */
     uint64_t woke_all_ns;       /* when all who wait were woken */
     bool read_failing;          /* and an event has said so */

@@ -225,29 +225,11 @@ static int until_ms(const MmFault *f, uint64_t at_ns, int max_ms)
            : MIN((at_ns - f->now_ns) / 1000000 + 1, max_ms);
 }
 
-/*
- * Who waits for a read does not use its processor meanwhile, and is served a
- * wake-up earlier.  Who has been served does use one.
- */
 static bool look_again(MmFault *f)
 {
-    bool reads = !QLIST_EMPTY(&f->busy_loads);
-    MmSpin *spin = reads ? &f->spin_reads : &f->spin_faults;
-
-    if (spin != f->spin) {
-        mm_spin_busy(f->spin);
-        f->spin = spin;
-    }
-    if (!reads) {
-        if (!spin->waiting) {
-            mm_crowd_sample(&f->crowd);
-        }
-        if (mm_crowd_is(&f->crowd)) {
-            mm_spin_busy(spin);
-            return false;
-        }
-    }
-    return mm_spin_again(spin, clock_ns());
+    return mm_poll_again(&f->poll,
+                         f->waiters.nr && !QLIST_EMPTY(&f->busy_loads),
+                         clock_ns());
 }
 
 static int next_timeout_ms(MmFault *f, bool busy)
@@ -257,7 +239,7 @@ static int next_timeout_ms(MmFault *f, bool busy)
     /* pairs with mm_fault_retry(): waiter noted, then retry looked at */
     smp_mb();
     if (busy || f->scanning || qatomic_read(&f->retry)) {
-        mm_spin_busy(f->spin);
+        mm_poll_busy(&f->poll);
         return 0;
     }
     if (f->retry_at_ns) {
@@ -310,7 +292,7 @@ static void *fault_thread(void *opaque)
     mm_ring_resume(f);
     for (;;) {
         struct epoll_event ev[4];
-        bool faults = false, look;
+        bool faults = false, kicked = false, look;
         unsigned ended;
         int i, nr;
 
@@ -330,13 +312,14 @@ static void *fault_thread(void *opaque)
                     unwatch(f, fd);
                 }
             } else if (fd == vm->kick_fd) {
-                f->kicked = true;
+                f->kicked = kicked = true;
             }
         }
         ended = mm_load_reap(f);
         mm_huge_in_step(f);
-        if (nr || ended) {
-            mm_spin_event(f->spin, f->now_ns);
+        /* a wake-up without anything is none */
+        if (faults || kicked || ended) {
+            mm_poll_event(&f->poll, f->now_ns);
         }
         run_work(f);
         busy = mm_ring_poll(f);
@@ -387,15 +370,16 @@ MmFault *mm_fault_new(MmVM *vm, Error **errp)
 {
     size_t arena_size = MM_NR_LOADS * MM_LOAD_PAGES * MM_PAGE_SIZE;
     MmFault *f = g_new0(MmFault, 1);
+    MmCrowd crowd;
     unsigned i;
 
     f->vm = vm;
     f->ring_slot = -1;
     f->scanning = true;
     f->nobody_waits = true;
-    f->spin = &f->spin_faults;
-    mm_crowd_init(&f->crowd, open("/proc/loadavg", O_RDONLY | O_CLOEXEC),
+    mm_crowd_init(&crowd, mm_crowd_open_loadavg(),
                   sysconf(_SC_NPROCESSORS_ONLN));
+    mm_poll_init(&f->poll, crowd);
     QSIMPLEQ_INIT(&f->work);
     g_mutex_init(&f->work_lock);
     g_cond_init(&f->work_done);

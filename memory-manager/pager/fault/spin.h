@@ -32,6 +32,12 @@ void mm_spin_event(MmSpin *s, uint64_t now_ns);
 /** mm_spin_busy: there is more to do; what that takes is no wait. */
 void mm_spin_busy(MmSpin *s);
 
+/** mm_spin_waits: has nothing come since the last look in vain? */
+static inline bool mm_spin_waits(const MmSpin *s)
+{
+    return s->waiting;
+}
+
 /**
  * mm_spin_again: look again rather than sleep?
  *
