@@ -4,6 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
 #include "memory-manager/pager/fault/crowd.h"
 
 #define CPUS 4
@@ -128,6 +131,34 @@ static void test_kernels_own(void)
     close(fd);
 }
 
+/* Where a file of somebody else's lies over it, in a namespace of our own. */
+static int open_covered(const char *cover)
+{
+    if (unshare(CLONE_NEWNS | (geteuid() ? CLONE_NEWUSER : 0)) ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+        mount(cover, "/proc/loadavg", NULL, MS_BIND, NULL)) {
+        return -2;
+    }
+    return mm_crowd_open_loadavg();
+}
+
+static void test_covered(void)
+{
+    g_autofree char *cover = NULL;
+    int fd = g_file_open_tmp("loadavg-XXXXXX", &cover, NULL), status;
+    pid_t child;
+
+    g_assert_cmpint(fd, >=, 0);
+    child = fork();
+    if (child == 0) {
+        _exit(open_covered(cover) == -1 ? 0 : 1);
+    }
+    g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+    unlink(cover);
+    close(fd);
+    g_assert_cmpint(status, ==, 0);
+}
+
 static void test_share(void)
 {
     MmCrowd c = crowd_new();
@@ -175,6 +206,7 @@ int main(int argc, char **argv)
     g_test_add_func("/managed-memory/crowd/follows", test_follows);
     g_test_add_func("/managed-memory/crowd/seldom", test_seldom);
     g_test_add_func("/managed-memory/crowd/kernels-own", test_kernels_own);
+    g_test_add_func("/managed-memory/crowd/covered", test_covered);
     g_test_add_func("/managed-memory/crowd/share", test_share);
     g_test_add_func("/managed-memory/crowd/unreadable", test_unreadable);
     return g_test_run();

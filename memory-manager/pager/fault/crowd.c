@@ -21,7 +21,8 @@
  * Of the looks of a host with two processors, this many found too many: one
  * vCPU with random accesses, up to a fifth; two, a third; two with skewed ones
  * or with a server and its client, 54 to 60 %.  Spinning for faults gained
- * 30 % of the first, nothing of the second, and cost the server a third.
+ * 30 % of the first, nothing of the second, and took a quarter of the server's
+ * time.
  */
 #define CROWDED (ALL * 3 / 8)
 

@@ -8,8 +8,8 @@
  * its end is awaited.  Who has been served, or read ahead for, uses one: the
  * next fault is awaited only where the host has processors to spare (crowd.h).
  *
- * With KVM's asynchronous page faults a guest may use its processor during a
- * read as well; then it is a wait like the other one that is too long.
+ * With KVM's asynchronous page faults a vCPU may go on during a read; awaiting
+ * that may then take a processor which is wanted, for a window at most.
  *
  * No lock: one thread.
  */
