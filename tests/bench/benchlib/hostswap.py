@@ -111,6 +111,10 @@ class MemoryCgroup:
         return max(self._counted("inactive_anon") + self._counted("active_anon")
                    - self._counted(anonymous) - self.shmem(), 0)
 
+    def major_faults(self):
+        """How often somebody in it has waited for storage."""
+        return self._counted("pgmajfault")
+
     def remove(self):
         """Once its processes have ended."""
         deadline = time.monotonic() + REMOVE_TIMEOUT_S

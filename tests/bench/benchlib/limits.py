@@ -10,48 +10,20 @@
                   and else as long as where all is; its most popular pages are
                   in memory, as many as its limit allows
 
-The limits are measured beside each run, by raw-limits.c.
+The limits are measured beside each run: see raw.py.
 """
 
-import os
-import subprocess
-from pathlib import Path
-
-from managed import environment
-from managed.sandbox import Sandbox
-
-from . import report, sides
+from . import raw, report, sides
 
 SECONDS = 8
 # Half of the accesses are faults, so that the third quartile is one's median.
 FAULT = {"memory": 512, "limit": 192, "field": 384, "cpus": 1}
 EVICT = {"memory": 1024, "limit": 1024, "field": 700, "noise": 100}
 EVICT_BYTES = 512 * sides.MIB
-RAW_MIB = 512
 PAGE_BYTES = 4096
 # Percent of the field, less than the limit: to see how long a hit takes.
 HIT_PART = 30
 ZIPF_EXPONENT = 0.99
-SOURCES = Path(__file__).resolve().parents[2]
-
-
-def _build():
-    """Compile raw-limits, which needs nothing of ours."""
-    program = environment.BUILD / "bench" / "raw-limits"
-    subprocess.run(["cc", "-O2", "-Wall", "-pthread", "-o", program,
-                    SOURCES / "bench/raw-limits.c",
-                    SOURCES / "platform/platform.c"], check=True)
-    return program
-
-
-def _raw(program):
-    """What raw-limits prints, by name."""
-    with Sandbox("bench-raw") as box:
-        text = subprocess.run([program, os.path.join(box.disk, "raw"),
-                               str(RAW_MIB)], check=True, text=True,
-                              stdout=subprocess.PIPE).stdout
-    return {name: float(value) for name, value
-            in (line.split() for line in text.splitlines())}
 
 
 def _faults(bench):
@@ -93,12 +65,12 @@ def _evict_rate(bench):
 
 def measure(bench):
     """Entries for the report."""
-    program, misses = _build(), _misses()
+    misses = _misses()
     faults, evictions = ([], []), ([], [])
     rates = {pattern: ([], []) for pattern in misses}
     for run in range(bench.runs):
-        raw = _raw(program)
-        at_best = raw["read-us"] + raw["round-trip-us"]
+        machine = raw.measure()
+        at_best = machine.read_us + machine.round_trip_us
         fault, reached = _faults(bench)
         faults[0].append(fault)
         faults[1].append(at_best)
@@ -107,10 +79,10 @@ def measure(bench):
             rates[pattern][1].append(_best_rate(miss, reached["hit"],
                                                 at_best))
         evictions[0].append(_evict_rate(bench) / sides.MIB)
-        evictions[1].append(raw["write-bytes"] / sides.MIB)
+        evictions[1].append(machine.write_bytes / sides.MIB)
         bench.say(f"limit: run {run + 1} of {bench.runs}: a fault "
-                  f"{fault:.0f} us, at best {raw['read-us']:.0f} + "
-                  f"{raw['round-trip-us']:.0f} us; out {evictions[0][-1]:.0f} "
+                  f"{fault:.0f} us, at best {machine.read_us:.0f} + "
+                  f"{machine.round_trip_us:.0f} us; out {evictions[0][-1]:.0f} "
                   f"MiB/s, at best {evictions[1][-1]:.0f} MiB/s")
     yield report.compared("limit.fault", "us", faults, 0.87,
                           more_is_better=False)

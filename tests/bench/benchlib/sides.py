@@ -149,6 +149,10 @@ class Guest:
         """Guest memory that is resident."""
         raise NotImplementedError
 
+    def waits(self):
+        """How often it has waited for a page from the tiers, or the swap."""
+        raise NotImplementedError
+
     def shrink(self, size):
         """Take size bytes from it."""
         raise NotImplementedError
@@ -183,6 +187,10 @@ class ManagedGuest(Guest):
     def guest_bytes(self):
         """Guest memory that is resident."""
         return self.manager.vm(self.vm).resident
+
+    def waits(self):
+        """How often it has waited for a page from the tiers."""
+        return self.manager.vm(self.vm).reply["faults"]["swap-in"]
 
     def shrink(self, size):
         """Take size bytes from it."""
@@ -242,6 +250,10 @@ class SwappedGuest(Guest):
         used = (self.cgroup.shmem() if self.vm.resident_bytes()
                 else private_bytes(self.vm))
         return used + self.cgroup.swap_cache()
+
+    def waits(self):
+        """How often it has waited for a page from the swap."""
+        return self.cgroup.major_faults()
 
     def shrink(self, size):
         """Take size bytes from it."""
