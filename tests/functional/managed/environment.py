@@ -40,6 +40,15 @@ def program(name):
     raise SetupError(f"{name} is not in {QEMU}; build it with 'make'")
 
 
+def stock_program():
+    """Path of Debian's own QEMU, which has none of our patches."""
+    path = Path("/usr/bin/qemu-system-x86_64")
+    if not os.access(path, os.X_OK):
+        raise SetupError(f"{path} is missing; install it with "
+                         "'scripts/install-packages check'")
+    return str(path)
+
+
 def build_guest():
     """Build the guest's kernel and initramfs unless they are up to date."""
     subprocess.run([str(TOP / "tests/guest/build.sh"), f"--output={GUEST}"],

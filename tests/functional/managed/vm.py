@@ -45,7 +45,8 @@ class GuestVM(QEMUMachine):
     def __init__(self, box, name="guest", manager=None, limit=None,
                  memory="1G", backend=None, cpus=2, accel="tcg", disk="64M",
                  free_page_reporting=False, run="", parameters="",
-                 user=None, reboot=False, aio=None, prefix=(), extra=()):
+                 user=None, reboot=False, aio=None, prefix=(), extra=(),
+                 stock=False):
         """
         box         Sandbox
         manager     Manager that owns the guest's memory; None: ordinary memfd
@@ -60,13 +61,15 @@ class GuestVM(QEMUMachine):
         aio         how QEMU does the disk's I/O; None: io_uring if it can
         prefix      words before QEMU's command
         extra       more arguments for QEMU
+        stock       Debian's QEMU instead of ours
         """
         options = []
         if user is not None:
             entry = pwd.getpwnam(user)
             options = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}",
                        "--clear-groups"]
-        super().__init__(environment.program("qemu-system-x86_64"),
+        super().__init__(environment.stock_program() if stock else
+                         environment.program("qemu-system-x86_64"),
                          wrapper=[*die_with_parent(options), *prefix],
                          name=name,
                          base_temp_dir=box.run, log_dir=str(box.logs),
