@@ -12,6 +12,7 @@
  * managed-memory-uffd.c     the userfaultfd
  * managed-memory-ring.c     the ring of requests to the pager
  * managed-memory-discard.c  discards through the ring
+ * managed-memory-look.c     where the content of pages is
  * managed-memory-read.c     disk reads into memory that is swapped out
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
@@ -386,6 +387,19 @@ void managed_ring_post(unsigned index, const MmRingSlot *request);
  */
 ManagedRingResult managed_ring_wait(unsigned index, int64_t deadline_ms,
                                     MmRingSlot *request);
+
+/**
+ * managed_ring_buffer_get: pages of the ring's buffer
+ *
+ * @nr: at least 1
+ * @first: filled in: the first one's index
+ *
+ * Returns false if there are not so many in a row.
+ */
+bool managed_ring_buffer_get(unsigned nr, unsigned *first);
+
+/** managed_ring_buffer_put: give them back; no request may use them any more */
+void managed_ring_buffer_put(unsigned first, unsigned nr);
 
 /** managed_ring_deadline: until when requests wait that need not be done */
 int64_t managed_ring_deadline(void);

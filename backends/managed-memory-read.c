@@ -23,9 +23,7 @@
  * loop and I/O threads never wait for a page that a disk read fills.
  */
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
 #include "qemu/iov.h"
-#include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "block/block_int.h"
 #include "block/managed-memory.h"
@@ -53,14 +51,6 @@ typedef struct ManagedRead {
     unsigned buffer;            /* pages of the ring's buffer, as many */
     QEMUIOVector qiov;
 } ManagedRead;
-
-static QemuMutex buffer_lock;
-static DECLARE_BITMAP(buffer_used, MM_RING_BUFFER_PAGES); /* under it */
-
-static void __attribute__((constructor)) managed_memory_init_buffer(void)
-{
-    qemu_mutex_init(&buffer_lock);
-}
 
 /* ---- what is not in memory ---- */
 
@@ -208,30 +198,6 @@ static Segment *segment_at(const ManagedRead *r, unsigned i)
     return &g_array_index(r->segments, Segment, i);
 }
 
-/* ---- the buffer ---- */
-
-static bool buffer_get(unsigned nr, unsigned *first)
-{
-    unsigned long found;
-
-    QEMU_LOCK_GUARD(&buffer_lock);
-    /* the lowest: pages that have been used once stay in memory */
-    found = bitmap_find_next_zero_area(buffer_used, MM_RING_BUFFER_PAGES, 0,
-                                       nr, 0);
-    if (found >= MM_RING_BUFFER_PAGES) {
-        return false;
-    }
-    bitmap_set(buffer_used, found, nr);
-    *first = found;
-    return true;
-}
-
-static void buffer_put(unsigned first, unsigned nr)
-{
-    QEMU_LOCK_GUARD(&buffer_lock);
-    bitmap_clear(buffer_used, first, nr);
-}
-
 /* ---- the read ---- */
 
 static void read_free(ManagedRead *r)
@@ -255,7 +221,8 @@ static ManagedRead *read_begin(const QEMUIOVector *qiov, size_t offset,
     r = g_new0(ManagedRead, 1);
     r->segments = g_array_new(false, false, sizeof(Segment));
     too_many = for_each_part(qiov, offset, bytes, add_part, r);
-    if (too_many || !r->nr_pages || !buffer_get(r->nr_pages, &r->buffer)) {
+    if (too_many || !r->nr_pages ||
+        !managed_ring_buffer_get(r->nr_pages, &r->buffer)) {
         read_free(r);
         return NULL;
     }
@@ -273,7 +240,7 @@ static ManagedRead *read_begin(const QEMUIOVector *qiov, size_t offset,
 
 static void read_end(ManagedRead *r)
 {
-    buffer_put(r->buffer, r->nr_pages);
+    managed_ring_buffer_put(r->buffer, r->nr_pages);
     qemu_iovec_destroy(&r->qiov);
     read_free(r);
 }

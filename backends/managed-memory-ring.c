@@ -18,6 +18,8 @@
 #include "qemu/atomic.h"
 #include "qemu/bitmap.h"
 #include "qemu/futex.h"
+#include "qemu/lockable.h"
+#include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "backends/managed-memory-internal.h"
 #include "trace.h"
@@ -30,6 +32,14 @@
 
 static unsigned long slots_used[BITS_TO_LONGS(MM_RING_SLOTS)];
 static bool pager_slow;
+
+static QemuMutex buffer_lock;
+static DECLARE_BITMAP(buffer_used, MM_RING_BUFFER_PAGES); /* under it */
+
+static void __attribute__((constructor)) managed_memory_init_buffer(void)
+{
+    qemu_mutex_init(&buffer_lock);
+}
 
 static MmRingSlot *slot_at(unsigned index)
 {
@@ -140,4 +150,26 @@ ManagedRingResult managed_ring_wait(unsigned index, int64_t deadline_ms,
     release(index);
     trace_managed_memory_executed(index, result);
     return result;
+}
+
+bool managed_ring_buffer_get(unsigned nr, unsigned *first)
+{
+    unsigned long found;
+
+    QEMU_LOCK_GUARD(&buffer_lock);
+    /* the lowest: pages that have been used once stay in memory */
+    found = bitmap_find_next_zero_area(buffer_used, MM_RING_BUFFER_PAGES, 0,
+                                       nr, 0);
+    if (found >= MM_RING_BUFFER_PAGES) {
+        return false;
+    }
+    bitmap_set(buffer_used, found, nr);
+    *first = found;
+    return true;
+}
+
+void managed_ring_buffer_put(unsigned first, unsigned nr)
+{
+    QEMU_LOCK_GUARD(&buffer_lock);
+    bitmap_clear(buffer_used, first, nr);
 }

@@ -120,20 +120,33 @@ typedef enum MmRingState {
  * OVERWRITE: pages that are NEVER or SWAPPED get their content from pages of
  * the buffer behind the slots, and what they had is forgotten; other pages are
  * left alone.
+ *
+ * LOOK: where the pages' content is goes to one page of the buffer, a byte for
+ * each (MmLook).  What is not looked at keeps the byte that QEMU has put there.
  */
 typedef enum MmRingKind {
     MM_RING_DISCARD,
     MM_RING_OVERWRITE,
+    MM_RING_LOOK,
 } MmRingKind;
 
+/* What LOOK finds.  All but the first read as zeros at this moment. */
+typedef enum MmLook {
+    MM_LOOK_CONTENT,            /* somewhere, or not known */
+    MM_LOOK_NEVER,              /* never populated, or discarded */
+    MM_LOOK_ZERO,               /* swapped out as zeros */
+    MM_LOOK__MAX
+} MmLook;
+
 #define MM_RING_OVERWRITE_MAX 32    /* pages of one request */
+#define MM_RING_LOOK_MAX 4096       /* the same */
 #define MM_RING_BUFFER_PAGES 1024
 
 typedef struct MmRingSlot {
     uint32_t state;             /* MmRingState, futex word */
     MmRange range;
     uint16_t kind;              /* MmRingKind */
-    uint16_t buffer;            /* OVERWRITE: buffer page for the first page */
+    uint16_t buffer;            /* page of it for the first page, or answer */
     uint32_t overwritten;       /* by the pager: bit per page, before DONE */
 } MmRingSlot;
 
@@ -147,5 +160,6 @@ typedef struct MmRing {
 QEMU_BUILD_BUG_ON(sizeof(MmState) > MM_STATE_SIZE);
 QEMU_BUILD_BUG_ON(sizeof(MmMapHeader) > MM_MAP_HEADER_SIZE);
 QEMU_BUILD_BUG_ON(offsetof(MmRing, buffer) % 4096);
+QEMU_BUILD_BUG_ON(MM_RING_LOOK_MAX > sizeof_field(MmRing, buffer[0]));
 
 #endif

@@ -154,6 +154,27 @@ static inline void managed_memory_dma_unmap(void *host, uint64_t len)
 }
 
 /**
+ * managed_memory_look: where is the content of pages?
+ *
+ * @host: page-aligned address in guest RAM
+ * @nr: pages of 4 KiB, at most MM_RING_LOOK_MAX, within one RAMBlock; 0 if
+ *      it only matters whether they are managed memory
+ * @answer: @nr bytes, filled in: MmLook
+ *
+ * Asks the pager, and waits for a bounded time; what it does not answer has
+ * content.  Returns false if this is not managed memory.  Any thread but those
+ * that page faults depend on.
+ */
+bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer);
+
+static inline bool managed_memory_look(const void *host, unsigned nr,
+                                       uint8_t *answer)
+{
+    return managed_memory_used() &&
+           managed_memory_look_slow(host, nr, answer);
+}
+
+/**
  * managed_memory_allows_vhost_user: hook of net_init_vhost_user()
  *
  * Returns false and sets @errp if there is managed memory.  Under the BQL.

@@ -393,4 +393,7 @@ bool mm_discard_slice(MmFault *f, MmRegion *region, MmRange *range);
 /** mm_overwrite: give pages of @request->range what is in its buffer. */
 void mm_overwrite(MmFault *f, MmRegion *region, MmRingSlot *request);
 
+/** mm_look: tell in @request's buffer where the content of its pages is. */
+void mm_look(MmFault *f, MmRegion *region, const MmRingSlot *request);
+
 #endif

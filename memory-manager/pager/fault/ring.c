@@ -90,6 +90,8 @@ static bool execute(MmFault *f)
         goes_on = mm_discard_slice(f, region, &f->request.range);
     } else if (region && f->request.kind == MM_RING_OVERWRITE) {
         mm_overwrite(f, region, &f->request);
+    } else if (region && f->request.kind == MM_RING_LOOK) {
+        mm_look(f, region, &f->request);
     }
     if (!region || f->request.kind != MM_RING_DISCARD ||
         !f->request.range.nr_pages) {

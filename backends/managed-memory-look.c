@@ -1,0 +1,64 @@
+/*
+ * Managed memory: asking the pager where the content of pages is
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The page map, which QEMU can read, is a hint only: after the death of a pager
+ * it may call a page empty that is not.
+ */
+#include "qemu/osdep.h"
+#include "backends/managed-memory-internal.h"
+
+/* Returns false if there is no answer. */
+static bool ask(const MmRange *range, unsigned buffer)
+{
+    MmRingSlot request = {
+        .range = *range, .kind = MM_RING_LOOK, .buffer = buffer,
+    };
+    int slot = managed_ring_claim(MANAGED_RING_RESERVED);
+
+    if (slot < 0) {
+        return false;
+    }
+    managed_ring_post(slot, &request);
+    managed_conn_kick();
+    return managed_ring_wait(slot, managed_ring_deadline(), &request) ==
+           MANAGED_RING_DONE;
+}
+
+static void look(const MmRange *range, uint8_t *answer)
+{
+    unsigned buffer;
+
+    if (!managed_ring_buffer_get(1, &buffer)) {
+        return;
+    }
+    memset(managed_conn_ring()->buffer[buffer], MM_LOOK_CONTENT,
+           range->nr_pages);
+    if (ask(range, buffer)) {
+        memcpy(answer, managed_conn_ring()->buffer[buffer], range->nr_pages);
+    }
+    managed_ring_buffer_put(buffer, 1);
+}
+
+bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer)
+{
+    MmRange range = { .nr_pages = nr };
+
+    assert(nr <= MM_RING_LOOK_MAX);
+    WITH_RCU_READ_LOCK_GUARD() {
+        ManagedRegion *region = managed_region_find(host);
+
+        if (!region) {
+            return false;
+        }
+        range.region = region->id;
+        range.first_page = ((const uint8_t *)host - region->hva) /
+                           qemu_real_host_page_size();
+    }
+    if (nr) {
+        memset(answer, MM_LOOK_CONTENT, nr);
+        look(&range, answer);
+    }
+    return true;
+}

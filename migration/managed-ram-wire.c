@@ -1,0 +1,221 @@
+/*
+ * Managed memory: records of the migration section "managed-ram"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qapi/error.h"
+#include "managed-ram-wire.h"
+
+#define FLAG_SKIPPABLE 1
+
+#define HELLO_FIXED_LEN 12
+#define BLOCK_FIXED_LEN 9
+#define RUNS_FIXED_LEN 8
+#define RUN_LEN 16
+
+QEMU_BUILD_BUG_ON(RUNS_FIXED_LEN + MANAGED_RAM_RUNS_MAX * RUN_LEN >
+                  MANAGED_RAM_PAYLOAD_MAX);
+QEMU_BUILD_BUG_ON(HELLO_FIXED_LEN + MANAGED_RAM_BLOCKS_MAX *
+                  (BLOCK_FIXED_LEN + MANAGED_RAM_NAME_MAX) >
+                  MANAGED_RAM_PAYLOAD_MAX);
+
+/* ---- out ---- */
+
+static void put_be16(GByteArray *out, uint16_t value)
+{
+    value = cpu_to_be16(value);
+    g_byte_array_append(out, (uint8_t *)&value, sizeof(value));
+}
+
+static void put_be32(GByteArray *out, uint32_t value)
+{
+    value = cpu_to_be32(value);
+    g_byte_array_append(out, (uint8_t *)&value, sizeof(value));
+}
+
+static void put_be64(GByteArray *out, uint64_t value)
+{
+    value = cpu_to_be64(value);
+    g_byte_array_append(out, (uint8_t *)&value, sizeof(value));
+}
+
+static void put_header(GByteArray *out, ManagedRamType type, uint32_t len)
+{
+    put_be16(out, type);
+    put_be16(out, 0);
+    put_be32(out, len);
+}
+
+void managed_ram_put_end(GByteArray *out)
+{
+    put_header(out, MANAGED_RAM_END, 0);
+}
+
+void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
+                           unsigned nr)
+{
+    uint32_t len = HELLO_FIXED_LEN;
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        len += BLOCK_FIXED_LEN + strlen(blocks[i].name);
+    }
+    put_header(out, MANAGED_RAM_HELLO, len);
+    put_be32(out, MANAGED_RAM_VERSION);
+    put_be32(out, MANAGED_RAM_PAGE_SIZE);
+    put_be32(out, nr);
+    for (i = 0; i < nr; i++) {
+        uint8_t name_len = strlen(blocks[i].name);
+
+        put_be64(out, blocks[i].size);
+        g_byte_array_append(out, &name_len, 1);
+        g_byte_array_append(out, (const uint8_t *)blocks[i].name, name_len);
+    }
+}
+
+void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
+                          const ManagedRamRun *runs, unsigned nr)
+{
+    unsigned i;
+
+    put_header(out, type, RUNS_FIXED_LEN + nr * RUN_LEN);
+    put_be32(out, block);
+    put_be32(out, nr);
+    for (i = 0; i < nr; i++) {
+        put_be64(out, runs[i].first);
+        put_be64(out, runs[i].nr);
+    }
+}
+
+/* ---- in ---- */
+
+bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
+                            Error **errp)
+{
+    header->type = lduw_be_p(buf);
+    header->skippable = lduw_be_p(buf + 2) & FLAG_SKIPPABLE;
+    header->len = ldl_be_p(buf + 4);
+    if (header->len > MANAGED_RAM_PAYLOAD_MAX) {
+        error_setg(errp, "record %u has %u bytes, more than any may have",
+                   header->type, header->len);
+        return false;
+    }
+    if (header->type >= MANAGED_RAM__MAX && !header->skippable) {
+        error_setg(errp, "record %u is not known here: the source is newer",
+                   header->type);
+        return false;
+    }
+    return true;
+}
+
+static bool check_hello(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    if (len < HELLO_FIXED_LEN) {
+        error_setg(errp, "a HELLO of %u bytes is too short", len);
+        return false;
+    }
+    if (ldl_be_p(buf) != MANAGED_RAM_VERSION) {
+        error_setg(errp, "version %u of the format is not known here, only %u",
+                   ldl_be_p(buf), MANAGED_RAM_VERSION);
+        return false;
+    }
+    if (ldl_be_p(buf + 4) != MANAGED_RAM_PAGE_SIZE) {
+        error_setg(errp, "pages of %u bytes, not %u", ldl_be_p(buf + 4),
+                   MANAGED_RAM_PAGE_SIZE);
+        return false;
+    }
+    if (ldl_be_p(buf + 8) > MANAGED_RAM_BLOCKS_MAX) {
+        error_setg(errp, "%u blocks, at most %u are possible",
+                   ldl_be_p(buf + 8), MANAGED_RAM_BLOCKS_MAX);
+        return false;
+    }
+    return true;
+}
+
+static bool name_is_new(const ManagedRamBlock *blocks, unsigned nr)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (!strcmp(blocks[i].name, blocks[nr].name)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
+                          ManagedRamBlock *blocks, Error **errp)
+{
+    const uint8_t *end = buf + len;
+    unsigned i, nr;
+
+    if (!check_hello(buf, len, errp)) {
+        return -1;
+    }
+    nr = ldl_be_p(buf + 8);
+    buf += HELLO_FIXED_LEN;
+    for (i = 0; i < nr; i++) {
+        uint8_t name_len;
+
+        if (end - buf < BLOCK_FIXED_LEN ||
+            end - buf - BLOCK_FIXED_LEN < buf[BLOCK_FIXED_LEN - 1]) {
+            error_setg(errp, "a HELLO of %u bytes is too short", len);
+            return -1;
+        }
+        blocks[i].size = ldq_be_p(buf);
+        name_len = buf[BLOCK_FIXED_LEN - 1];
+        buf += BLOCK_FIXED_LEN;
+        memcpy(blocks[i].name, buf, name_len);
+        blocks[i].name[name_len] = '\0';
+        buf += name_len;
+        if (!name_len || strlen(blocks[i].name) != name_len ||
+            !name_is_new(blocks, i)) {
+            error_setg(errp, "the name of block %u makes no sense", i);
+            return -1;
+        }
+    }
+    if (buf != end) {
+        error_setg(errp, "a HELLO of %u bytes is too long", len);
+        return -1;
+    }
+    return nr;
+}
+
+int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
+                         const ManagedRamBlock *blocks, unsigned nr_blocks,
+                         uint32_t *block, ManagedRamRun *runs, Error **errp)
+{
+    uint64_t pages;
+    uint32_t nr, i;
+
+    if (len < RUNS_FIXED_LEN) {
+        error_setg(errp, "a list of %u bytes is too short", len);
+        return -1;
+    }
+    *block = ldl_be_p(buf);
+    nr = ldl_be_p(buf + 4);
+    if (*block >= nr_blocks || nr > MANAGED_RAM_RUNS_MAX ||
+        len != RUNS_FIXED_LEN + nr * RUN_LEN) {
+        error_setg(errp, "a list of %u runs of block %u in %u bytes makes no "
+                   "sense", nr, *block, len);
+        return -1;
+    }
+    pages = blocks[*block].size / MANAGED_RAM_PAGE_SIZE;
+    for (i = 0; i < nr; i++) {
+        const uint8_t *run = buf + RUNS_FIXED_LEN + i * RUN_LEN;
+
+        runs[i].first = ldq_be_p(run);
+        runs[i].nr = ldq_be_p(run + 8);
+        if (!runs[i].nr || runs[i].first >= pages ||
+            runs[i].nr > pages - runs[i].first) {
+            error_setg(errp, "pages 0x%" PRIx64 " +0x%" PRIx64 " are not in "
+                       "block '%s'", runs[i].first, runs[i].nr,
+                       blocks[*block].name);
+            return -1;
+        }
+    }
+    return nr;
+}

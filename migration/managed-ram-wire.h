@@ -1,0 +1,91 @@
+/*
+ * Managed memory: records of the migration section "managed-ram"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The format is in docs/interop/managed-memory.rst.  Nothing here knows guest
+ * memory: what comes from the stream is hostile, and is checked for what can
+ * be checked without it.
+ */
+#ifndef MIGRATION_MANAGED_RAM_WIRE_H
+#define MIGRATION_MANAGED_RAM_WIRE_H
+
+#define MANAGED_RAM_VERSION 1
+#define MANAGED_RAM_PAGE_SIZE 4096
+#define MANAGED_RAM_HEADER_LEN 8
+/* Of a payload: bytes that no record has more of */
+#define MANAGED_RAM_PAYLOAD_MAX (64 * 1024)
+#define MANAGED_RAM_NAME_MAX 255
+/* Of one record */
+#define MANAGED_RAM_BLOCKS_MAX 128
+#define MANAGED_RAM_RUNS_MAX 4000
+
+typedef enum ManagedRamType {
+    MANAGED_RAM_END,
+    MANAGED_RAM_HELLO,
+    MANAGED_RAM_NEVER,
+    MANAGED_RAM_ZERO,
+    MANAGED_RAM__MAX
+} ManagedRamType;
+
+typedef struct ManagedRamHeader {
+    uint16_t type;              /* ManagedRamType, or one that is not known */
+    bool skippable;             /* by who does not know it */
+    uint32_t len;               /* of the payload in bytes */
+} ManagedRamHeader;
+
+typedef struct ManagedRamBlock {
+    char name[MANAGED_RAM_NAME_MAX + 1];
+    uint64_t size;              /* bytes in use */
+} ManagedRamBlock;
+
+/* Pages of MANAGED_RAM_PAGE_SIZE bytes, at least one */
+typedef struct ManagedRamRun {
+    uint64_t first;
+    uint64_t nr;
+} ManagedRamRun;
+
+/** managed_ram_put_end: append an END record to @out. */
+void managed_ram_put_end(GByteArray *out);
+
+/** managed_ram_put_hello: append a HELLO; @nr at most MANAGED_RAM_BLOCKS_MAX */
+void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
+                           unsigned nr);
+
+/**
+ * managed_ram_put_runs: append a NEVER or ZERO record
+ *
+ * @block: index in the HELLO
+ * @nr: 1 to MANAGED_RAM_RUNS_MAX
+ */
+void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
+                          const ManagedRamRun *runs, unsigned nr);
+
+/** managed_ram_get_header: of MANAGED_RAM_HEADER_LEN bytes at @buf. */
+bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
+                            Error **errp);
+
+/**
+ * managed_ram_get_hello: the payload of a HELLO
+ *
+ * @blocks: MANAGED_RAM_BLOCKS_MAX, filled in; all names differ
+ *
+ * Returns how many blocks there are, or -1.
+ */
+int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
+                          ManagedRamBlock *blocks, Error **errp);
+
+/**
+ * managed_ram_get_runs: the payload of NEVER or ZERO
+ *
+ * @blocks: of the HELLO, @nr_blocks of them
+ * @block: filled in: index of the one that all runs are in, within its size
+ * @runs: MANAGED_RAM_RUNS_MAX, filled in
+ *
+ * Returns how many runs there are, or -1.
+ */
+int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
+                         const ManagedRamBlock *blocks, unsigned nr_blocks,
+                         uint32_t *block, ManagedRamRun *runs, Error **errp);
+
+#endif

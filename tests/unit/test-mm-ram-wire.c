@@ -1,0 +1,264 @@
+/*
+ * Unit tests: records of the migration section "managed-ram"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qapi/error.h"
+#include "migration/managed-ram-wire.h"
+
+static ManagedRamBlock blocks[MANAGED_RAM_BLOCKS_MAX];
+static ManagedRamRun runs[MANAGED_RAM_RUNS_MAX];
+
+static const ManagedRamBlock two[] = {
+    { "pc.ram", 0x8000000 }, { "hotplugged", 0x200000 },
+};
+
+static const ManagedRamRun some[] = {
+    { 0, 1 }, { 2, 0x7ffe }, { 0x7fff, 1 },
+};
+
+static uint8_t *payload(GByteArray *record)
+{
+    return record->data + MANAGED_RAM_HEADER_LEN;
+}
+
+static uint32_t payload_len(const GByteArray *record)
+{
+    return record->len - MANAGED_RAM_HEADER_LEN;
+}
+
+static void assert_header(const GByteArray *record, ManagedRamType type)
+{
+    ManagedRamHeader header;
+
+    g_assert_true(managed_ram_get_header(record->data, &header, &error_abort));
+    g_assert_cmpuint(header.type, ==, type);
+    g_assert_cmpuint(header.len, ==, payload_len(record));
+}
+
+static GByteArray *hello(void)
+{
+    GByteArray *out = g_byte_array_new();
+
+    managed_ram_put_hello(out, two, ARRAY_SIZE(two));
+    return out;
+}
+
+static GByteArray *zeros(void)
+{
+    GByteArray *out = g_byte_array_new();
+
+    managed_ram_put_runs(out, MANAGED_RAM_ZERO, 0, some, ARRAY_SIZE(some));
+    return out;
+}
+
+/* Of @len bytes in a buffer of just that size: sanitizers see what is beyond */
+static int get_hello(const uint8_t *buf, uint32_t len)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    int nr = managed_ram_get_hello(copy, len, blocks, &err);
+
+    g_assert_true((nr < 0) == !!err);
+    error_free(err);
+    return nr;
+}
+
+static int get_runs(const uint8_t *buf, uint32_t len, uint32_t *block)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    int nr = managed_ram_get_runs(copy, len, two, ARRAY_SIZE(two), block, runs,
+                                  &err);
+
+    g_assert_true((nr < 0) == !!err);
+    error_free(err);
+    return nr;
+}
+
+static void test_there_and_back(void)
+{
+    g_autoptr(GByteArray) end = g_byte_array_new();
+    g_autoptr(GByteArray) h = hello();
+    g_autoptr(GByteArray) z = zeros();
+    uint32_t block;
+    int i;
+
+    managed_ram_put_end(end);
+    assert_header(end, MANAGED_RAM_END);
+    g_assert_cmpuint(end->len, ==, MANAGED_RAM_HEADER_LEN);
+    assert_header(h, MANAGED_RAM_HELLO);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, 2);
+    for (i = 0; i < 2; i++) {
+        g_assert_cmpstr(blocks[i].name, ==, two[i].name);
+        g_assert_cmphex(blocks[i].size, ==, two[i].size);
+    }
+    assert_header(z, MANAGED_RAM_ZERO);
+    g_assert_cmpint(get_runs(payload(z), payload_len(z), &block), ==, 3);
+    g_assert_cmpuint(block, ==, 0);
+    g_assert_cmpmem(runs, sizeof(some), some, sizeof(some));
+}
+
+/* The format as it is documented, byte by byte */
+static void test_bytes(void)
+{
+    static const uint8_t want[] = {
+        0, 2, 0, 0, 0, 0, 0, 24,                        /* NEVER, 24 bytes */
+        0, 0, 0, 1, 0, 0, 0, 1,                         /* block 1, one run */
+        0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, /* 0x102 +3 */
+    };
+    const ManagedRamRun run = { 0x102, 3 };
+    g_autoptr(GByteArray) out = g_byte_array_new();
+
+    managed_ram_put_runs(out, MANAGED_RAM_NEVER, 1, &run, 1);
+    g_assert_cmpmem(out->data, out->len, want, sizeof(want));
+}
+
+static void test_largest(void)
+{
+    g_autofree ManagedRamRun *all = g_new(ManagedRamRun, MANAGED_RAM_RUNS_MAX);
+    g_autofree ManagedRamBlock *many = g_new0(ManagedRamBlock,
+                                              MANAGED_RAM_BLOCKS_MAX);
+    g_autoptr(GByteArray) z = g_byte_array_new();
+    g_autoptr(GByteArray) h = g_byte_array_new();
+    uint32_t block;
+    unsigned i;
+
+    for (i = 0; i < MANAGED_RAM_RUNS_MAX; i++) {
+        all[i] = (ManagedRamRun) { .first = 2 * i, .nr = 1 };
+    }
+    managed_ram_put_runs(z, MANAGED_RAM_ZERO, 0, all, MANAGED_RAM_RUNS_MAX);
+    assert_header(z, MANAGED_RAM_ZERO);
+    g_assert_cmpint(get_runs(payload(z), payload_len(z), &block), ==,
+                    MANAGED_RAM_RUNS_MAX);
+    for (i = 0; i < MANAGED_RAM_BLOCKS_MAX; i++) {
+        memset(many[i].name, 'x', MANAGED_RAM_NAME_MAX);
+        many[i].name[0] = 1 + i;
+    }
+    managed_ram_put_hello(h, many, MANAGED_RAM_BLOCKS_MAX);
+    assert_header(h, MANAGED_RAM_HELLO);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==,
+                    MANAGED_RAM_BLOCKS_MAX);
+}
+
+static void test_truncated(void)
+{
+    g_autoptr(GByteArray) h = hello();
+    g_autoptr(GByteArray) z = zeros();
+    uint32_t len, block;
+
+    for (len = 0; len < payload_len(h); len++) {
+        g_assert_cmpint(get_hello(payload(h), len), ==, -1);
+    }
+    for (len = 0; len < payload_len(z); len++) {
+        g_assert_cmpint(get_runs(payload(z), len, &block), ==, -1);
+    }
+    g_byte_array_append(h, (uint8_t *)"", 1);
+    g_byte_array_append(z, (uint8_t *)"", 1);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
+    g_assert_cmpint(get_runs(payload(z), payload_len(z), &block), ==, -1);
+}
+
+/* Whatever a bit more or less makes of it, it stays within its bounds. */
+static void test_flipped(void)
+{
+    g_autoptr(GByteArray) h = hello();
+    g_autoptr(GByteArray) z = zeros();
+    uint32_t bit, block;
+    int nr, i;
+
+    for (bit = 0; bit < 8 * payload_len(h); bit++) {
+        payload(h)[bit / 8] ^= 1 << bit % 8;
+        nr = get_hello(payload(h), payload_len(h));
+        g_assert_cmpint(nr, <=, 2);
+        for (i = 0; i < nr; i++) {
+            g_assert_cmpint(strlen(blocks[i].name), >, 0);
+        }
+        payload(h)[bit / 8] ^= 1 << bit % 8;
+    }
+    for (bit = 0; bit < 8 * payload_len(z); bit++) {
+        payload(z)[bit / 8] ^= 1 << bit % 8;
+        nr = get_runs(payload(z), payload_len(z), &block);
+        for (i = 0; i < nr; i++) {
+            g_assert_cmpuint(block, <, 2);
+            g_assert_cmpuint(runs[i].nr, >, 0);
+            g_assert_cmpuint(runs[i].first, <, two[block].size / 4096);
+            g_assert_cmpuint(runs[i].nr, <=,
+                             two[block].size / 4096 - runs[i].first);
+        }
+        payload(z)[bit / 8] ^= 1 << bit % 8;
+    }
+}
+
+static void test_nonsense(void)
+{
+    g_autoptr(GByteArray) h = hello();
+    g_autoptr(GByteArray) same = g_byte_array_new();
+    const ManagedRamBlock twice[] = { two[0], two[0] };
+    const ManagedRamRun outside[] = { { 0x8000, 1 }, { 0x7fff, 2 }, { 0, 0 },
+                                      { 1, UINT64_MAX }, { UINT64_MAX, 1 } };
+    uint32_t block;
+    unsigned i;
+
+    /* a version that does not exist yet; other pages; a name with a hole */
+    stl_be_p(payload(h), MANAGED_RAM_VERSION + 1);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
+    stl_be_p(payload(h), MANAGED_RAM_VERSION);
+    stl_be_p(payload(h) + 4, 65536);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
+    stl_be_p(payload(h) + 4, MANAGED_RAM_PAGE_SIZE);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, 2);
+    payload(h)[12 + 9 + 2] = '\0';
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
+    managed_ram_put_hello(same, twice, 2);
+    g_assert_cmpint(get_hello(payload(same), payload_len(same)), ==, -1);
+    for (i = 0; i < ARRAY_SIZE(outside); i++) {
+        g_autoptr(GByteArray) z = g_byte_array_new();
+
+        managed_ram_put_runs(z, MANAGED_RAM_ZERO, 0, &outside[i], 1);
+        g_assert_cmpint(get_runs(payload(z), payload_len(z), &block), ==, -1);
+    }
+}
+
+static bool header_is_good(uint16_t type, uint16_t flags, uint32_t len)
+{
+    ManagedRamHeader header;
+    uint8_t buf[MANAGED_RAM_HEADER_LEN];
+    Error *err = NULL;
+    bool good;
+
+    stw_be_p(buf, type);
+    stw_be_p(buf + 2, flags);
+    stl_be_p(buf + 4, len);
+    good = managed_ram_get_header(buf, &header, &err);
+    g_assert_true(good == !err);
+    error_free(err);
+    return good;
+}
+
+static void test_header(void)
+{
+    g_assert_true(header_is_good(MANAGED_RAM_ZERO, 0, MANAGED_RAM_PAYLOAD_MAX));
+    g_assert_false(header_is_good(MANAGED_RAM_ZERO, 0,
+                                  MANAGED_RAM_PAYLOAD_MAX + 1));
+    g_assert_false(header_is_good(MANAGED_RAM_ZERO, 0, UINT32_MAX));
+    /* of a newer source: only what may be left out */
+    g_assert_false(header_is_good(MANAGED_RAM__MAX, 0, 0));
+    g_assert_true(header_is_good(MANAGED_RAM__MAX, 1, 0));
+    g_assert_false(header_is_good(UINT16_MAX, 0xfffe, 0));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/mm/ram-wire/there-and-back", test_there_and_back);
+    g_test_add_func("/mm/ram-wire/bytes", test_bytes);
+    g_test_add_func("/mm/ram-wire/largest", test_largest);
+    g_test_add_func("/mm/ram-wire/truncated", test_truncated);
+    g_test_add_func("/mm/ram-wire/flipped", test_flipped);
+    g_test_add_func("/mm/ram-wire/nonsense", test_nonsense);
+    g_test_add_func("/mm/ram-wire/header", test_header);
+    return g_test_run();
+}
