@@ -91,7 +91,6 @@ static const Conflict conflicts[] = {
 static const struct {
     MigrationCapability capability;
     const char *why;
-    bool with_managed_ram;      /* only if that is on */
 } bad_capabilities[] = {
     { MIGRATION_CAPABILITY_POSTCOPY_RAM,
       "it needs the faults that the memory manager serves" },
@@ -100,9 +99,6 @@ static const struct {
     { MIGRATION_CAPABILITY_X_COLO, "it keeps a second copy of guest memory" },
     { MIGRATION_CAPABILITY_X_IGNORE_SHARED,
       "it would leave out the guest's memory, which is shared" },
-    { MIGRATION_CAPABILITY_XBZRLE,
-      "it would take for sent what managed-ram, unless that is off, leaves out",
-      .with_managed_ram = true },
 };
 
 static bool discard_required;
@@ -204,20 +200,13 @@ bool managed_memory_allows_vhost_user(Error **errp)
 
 /* ---- the rest of this VM ---- */
 
-static bool is_bad(const bool *caps, unsigned i)
-{
-    return caps[bad_capabilities[i].capability] &&
-           (!bad_capabilities[i].with_managed_ram ||
-            caps[MIGRATION_CAPABILITY_MANAGED_RAM]);
-}
-
 bool managed_memory_allows_migration(const bool *caps, Error **errp)
 {
     unsigned i;
 
     for (i = 0; managed_memory_used() && i < ARRAY_SIZE(bad_capabilities);
          i++) {
-        if (is_bad(caps, i)) {
+        if (caps[bad_capabilities[i].capability]) {
             error_setg(errp, "migration capability %s cannot be used with "
                        "managed memory: %s; switch it off",
                        MigrationCapability_str(bad_capabilities[i].capability),
@@ -243,7 +232,7 @@ static bool check_migration(Error **errp)
     unsigned i;
 
     for (i = 0; i < ARRAY_SIZE(bad_capabilities); i++) {
-        if (is_bad(caps, i)) {
+        if (caps[bad_capabilities[i].capability]) {
             error_setg(errp, "managed memory cannot be used with migration "
                        "capability %s: %s; switch it off first",
                        MigrationCapability_str(bad_capabilities[i].capability),

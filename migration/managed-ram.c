@@ -22,9 +22,9 @@
  * R3 The pager's word is taken only from the second look; without a pager
  *    everything counts as content.
  *
- * With multifd, zeros may not overtake older content of the same page, nor be
- * overtaken by newer: each part of ram's section ends with a synchronisation of
- * all channels with the main one, on which this section travels.
+ * Zeros may neither overtake older content of the same page nor be overtaken by
+ * newer, so the section is not used where content does not travel in the order
+ * of the stream (multifd, compress), or depends on what was sent (xbzrle).
  *
  * The destination is asked before anything is sent (managed_ram_negotiate()).
  * One that does not understand the section is sent what any QEMU sends.
@@ -34,10 +34,11 @@
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "qemu/lockable.h"
 #include "qemu/rcu.h"
-#include "exec/memory.h"
+#include "qemu/timer.h"
+#include "exec/ram_addr.h"
 #include "exec/ramblock.h"
-#include "exec/target_page.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "managed-memory/shared.h"
@@ -55,6 +56,7 @@
 /* The first ping of migration_thread() */
 #define FIRST_PING 1
 #define ANSWER_RECHECK_US 1000
+#define ANSWER_TIMEOUT_MS 30000
 #define WINDOW_PAGES MM_RING_LOOK_MAX
 
 typedef struct ManagedRamSource {
@@ -101,8 +103,9 @@ static bool enabled(void)
 
 static bool wanted(void)
 {
-    return managed_memory_used() && enabled() && !migrate_use_xbzrle() &&
-           qemu_target_page_size() == MANAGED_RAM_PAGE_SIZE;
+    return managed_memory_used() && enabled() && !migrate_use_multifd() &&
+           !migrate_use_compression() && !migrate_use_xbzrle() &&
+           TARGET_PAGE_SIZE == MANAGED_RAM_PAGE_SIZE;
 }
 
 bool managed_ram_wants_return_path(MigrationState *s)
@@ -114,18 +117,56 @@ bool managed_ram_wants_return_path(MigrationState *s)
                         object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS));
 }
 
+static bool waits_for_answer(MigrationState *s)
+{
+    return !qatomic_load_acquire(&source.answered) &&
+           s->state == MIGRATION_STATUS_SETUP && !s->rp_state.error &&
+           !qemu_file_get_error(s->to_dst_file);
+}
+
+static void give_up(MigrationState *s)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "the destination has not answered within %d s; if it is "
+               "none that could, switch migration capability managed-ram off",
+               ANSWER_TIMEOUT_MS / 1000);
+    migrate_set_error(s, err);
+    error_free(err);
+    qemu_file_set_error(s->to_dst_file, -ETIMEDOUT);
+}
+
 void managed_ram_negotiate(MigrationState *s)
 {
-    if (!wanted() || !s->rp_state.rp_thread_created) {
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_TIMEOUT_MS;
+
+    if (!managed_ram_wants_return_path(s)) {
         return;
     }
     qemu_fflush(s->to_dst_file);
-    while (!qatomic_load_acquire(&source.answered) &&
-           s->state == MIGRATION_STATUS_SETUP && !s->rp_state.error &&
-           !qemu_file_get_error(s->to_dst_file)) {
+    while (waits_for_answer(s)) {
+        if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) >= end) {
+            give_up(s);
+        }
         g_usleep(ANSWER_RECHECK_US);
     }
     qatomic_set(&source.active, qatomic_read(&source.understood));
+}
+
+void managed_ram_close_return_path(MigrationState *s)
+{
+    if (s->rp_state.rp_thread_created && managed_memory_used()) {
+        WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
+            if (s->rp_state.from_dst_file) {
+                qemu_file_shutdown(s->rp_state.from_dst_file);
+            }
+        }
+        qemu_thread_join(&s->rp_state.rp_thread);
+        s->rp_state.rp_thread_created = false;
+    }
+    /* nobody is left who could say anything */
+    qatomic_set(&source.answered, false);
+    qatomic_set(&source.understood, false);
 }
 
 void managed_ram_pong(uint32_t value)
@@ -196,15 +237,13 @@ static void save_cleanup(void *opaque)
         source.out = NULL;
     }
     qatomic_set(&source.active, false);
-    qatomic_set(&source.answered, false);
-    qatomic_set(&source.understood, false);
 }
 
 static void add_page(Runs *runs, uint64_t page)
 {
-    ManagedRamRun *last = &runs->run[runs->nr - 1];
+    ManagedRamRun *last = runs->nr ? &runs->run[runs->nr - 1] : NULL;
 
-    if (runs->nr && last->first + last->nr == page) {
+    if (last && last->first + last->nr == page) {
         last->nr++;
     } else {
         runs->run[runs->nr++] = (ManagedRamRun) { .first = page, .nr = 1 };
@@ -252,8 +291,10 @@ static void send_claimed(QEMUFile *f, RAMBlock *rb, uint64_t page, unsigned nr,
         } else if (look[i] == MM_LOOK_ZERO) {
             add_page(&zero, page + i);
         } else {
-            memory_region_set_dirty(rb->mr, (page + i) * MANAGED_RAM_PAGE_SIZE,
-                                    MANAGED_RAM_PAGE_SIZE);
+            /* and not for TCG's translations: nothing has been written */
+            cpu_physical_memory_set_dirty_range(
+                rb->offset + (page + i) * MANAGED_RAM_PAGE_SIZE,
+                MANAGED_RAM_PAGE_SIZE, 1 << DIRTY_MEMORY_MIGRATION);
         }
     }
     if (never.nr) {
@@ -328,13 +369,9 @@ static int save_iterate(QEMUFile *f, void *opaque)
     return !more;
 }
 
-/* What has become dirty since the last look at the log ram sends as content. */
+/* The rest is little, the guest stands still: ram sends it as content. */
 static int save_complete(QEMUFile *f, void *opaque)
 {
-    new_round();
-    while (step(f)) {
-        continue;
-    }
     managed_ram_put_end(source.out);
     send_out(f);
     return 0;
@@ -357,7 +394,7 @@ static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
         const ManagedRamBlock *block = &target.blocks[i];
         RAMBlock *rb = qemu_ram_block_by_name(block->name);
 
-        if (!rb || rb->used_length != block->size) {
+        if (!rb || ramblock_is_ignored(rb) || rb->used_length != block->size) {
             error_setg(errp, "block '%s' has 0x%" PRIx64 " bytes at the "
                        "source, 0x%" PRIx64 " here", block->name, block->size,
                        rb ? (uint64_t)rb->used_length : 0);
@@ -375,13 +412,16 @@ static void write_zeros(RAMBlock *rb, uint64_t start, uint64_t end)
     }
 }
 
-/* What there is may be firmware, or what an earlier round has brought. */
+/*
+ * What there is may be firmware, or what an earlier round has brought.  Memory
+ * that is not managed is left as it is allocated, as ram does with zero pages.
+ */
 static int make_zero(RAMBlock *rb, uint64_t start, uint64_t end)
 {
     uint64_t first = QEMU_ALIGN_UP(start, rb->page_size);
     uint64_t last = QEMU_ALIGN_DOWN(end, rb->page_size);
 
-    if (first >= last || ram_block_discard_is_disabled()) {
+    if (first >= last || !managed_memory_look(rb->host, 0, NULL)) {
         write_zeros(rb, start, end);
         return 0;
     }

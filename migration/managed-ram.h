@@ -27,6 +27,15 @@ bool managed_ram_wants_return_path(MigrationState *s);
  */
 void managed_ram_negotiate(MigrationState *s);
 
+/**
+ * managed_ram_close_return_path: hook of migrate_fd_cleanup()
+ *
+ * After a migration that has failed or been cancelled its thread is still
+ * there, which would be taken for that of the next one.  With the BQL dropped,
+ * and before the stream is closed.
+ */
+void managed_ram_close_return_path(MigrationState *s);
+
 /** managed_ram_pong: hook of source_return_path_thread(). */
 void managed_ram_pong(uint32_t value);
 

@@ -121,9 +121,6 @@ static const Refusal later[] = {
       "{'capabilities': [{'capability': 'x-ignore-shared', 'state': true}]}",
       "x-ignore-shared|managed memory|switch it off" },
     { "migrate-set-capabilities",
-      "{'capabilities': [{'capability': 'xbzrle', 'state': true}]}",
-      "xbzrle|managed memory|managed-ram|switch it off" },
-    { "migrate-set-capabilities",
       "{'capabilities': [{'capability': 'xbzrle', 'state': true}, "
       "{'capability': 'postcopy-ram', 'state': true}]}",
       "postcopy-ram|managed memory|switch it off" },
@@ -159,7 +156,6 @@ static void test_later(void)
                          "'driver': 'virtio-balloon-pci', 'bus': 'rp'}}"));
     qobject_unref(mm_qmp(qts, "{'execute': 'migrate-set-capabilities', "
                          "'arguments': {'capabilities': [{"
-                         "'capability': 'managed-ram', 'state': false}, {"
                          "'capability': 'xbzrle', 'state': true}]}}"));
     mm_check(qts, MM_RAM_START, 8 * MM_MIB, 1);
     mm_stop(qts, host);
@@ -232,7 +228,7 @@ static void test_vhost_user_device_first(void)
 static void test_migration_first(void)
 {
     static const char *const names[] = {
-        "postcopy-ram", "background-snapshot", "x-ignore-shared", "xbzrle",
+        "postcopy-ram", "background-snapshot", "x-ignore-shared",
     };
     MmHost *host = mm_host_new(NULL);
     QTestState *qts = qtest_init("-machine none -nodefaults");
