@@ -13,6 +13,7 @@
  * managed-memory-ring.c     the ring of requests to the pager
  * managed-memory-discard.c  discards through the ring
  * managed-memory-look.c     where the content of pages is
+ * managed-memory-content.c  content to and from where swapped pages are
  * managed-memory-read.c     disk reads into memory that is swapped out
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
@@ -372,7 +373,7 @@ int managed_ring_claim(unsigned first);
  * managed_ring_post: have a request executed
  *
  * @index: from managed_ring_claim()
- * @request: range, kind and buffer
+ * @request: range, kind, buffer and, of FETCH, pages
  *
  * Returns at once; managed_conn_kick() is the caller's.
  */
@@ -383,7 +384,7 @@ void managed_ring_post(unsigned index, const MmRingSlot *request);
  *
  * @index: of a slot that is posted; free afterwards
  * @deadline_ms: managed_ring_deadline(), or INT64_MAX if it must be executed
- * @request: out: what was posted, and the pages overwritten
+ * @request: out: what was posted, and of which pages it is done
  */
 ManagedRingResult managed_ring_wait(unsigned index, int64_t deadline_ms,
                                     MmRingSlot *request);

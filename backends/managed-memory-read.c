@@ -160,7 +160,7 @@ static uint64_t run_end(const ManagedRead *r, const ManagedRegion *region,
     uint64_t next = page;
 
     if (absent) {
-        end = MIN(end, page + MIN(MM_RING_OVERWRITE_MAX,
+        end = MIN(end, page + MIN(MM_RING_CONTENT_MAX,
                                   READ_MAX_PAGES - r->nr_pages));
     }
     while (next < end && is_absent(region, next) == absent) {
@@ -323,8 +323,8 @@ static unsigned wait_all(ManagedRead *r)
 
         if (segment->range.nr_pages && segment->slot >= 0) {
             managed_ring_wait(segment->slot, deadline_ms, &request);
-            segment->overwritten = request.overwritten;
-            sum += ctpop32(request.overwritten);
+            segment->overwritten = request.pages;
+            sum += ctpop32(request.pages);
         }
     }
     return sum;

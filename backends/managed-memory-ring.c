@@ -97,6 +97,7 @@ void managed_ring_post(unsigned index, const MmRingSlot *request)
     slot->range = request->range;
     slot->kind = request->kind;
     slot->buffer = request->buffer;
+    slot->pages = request->pages;
     qatomic_store_release(&slot->state, MM_RING_POSTED);
 }
 
@@ -134,14 +135,14 @@ ManagedRingResult managed_ring_wait(unsigned index, int64_t deadline_ms,
         }
         if (managed_conn_state() == MANAGED_CONN_DETACHED) {
             *request = *slot;
-            request->overwritten = 0;
+            request->pages = 0;
             qatomic_set(&slot->state, MM_RING_FREE);
             result = MANAGED_RING_DETACHED;
             break;
         }
         if (managed_ring_give_up(deadline_ms) && take_back(slot)) {
             *request = *slot;
-            request->overwritten = 0;
+            request->pages = 0;
             result = MANAGED_RING_TAKEN_BACK;
             break;
         }

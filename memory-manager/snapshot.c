@@ -259,6 +259,8 @@ static ManagedVMPages *describe_pages(const MmStats *stats)
     out->moved = stats->pages_moved;
     out->discarded = stats->pages_discarded;
     out->overwritten = stats->pages_overwritten;
+    out->fetched = stats->pages_fetched;
+    out->stored = stats->pages_stored;
     out->lost = stats->pages_lost;
     out->throttled = stats->io_put_off;
     return out;

@@ -420,6 +420,8 @@ typedef struct MmStats {
     uint64_t pages_moved;       /* from place to place outside memory */
     uint64_t pages_discarded;
     uint64_t pages_overwritten; /* without having been read, by disk reads */
+    uint64_t pages_fetched;     /* from where they are, for a migration */
+    uint64_t pages_stored;      /* to tiers, for a migration that arrives */
     uint64_t evict_abort_touched; /* given up: touched during writeback */
     uint64_t evict_abort_dma;   /* given up: mapped for DMA */
     uint64_t read_errors;

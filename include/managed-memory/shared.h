@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 6
+#define MM_LAYOUT_VERSION 7
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {
@@ -123,23 +123,36 @@ typedef enum MmRingState {
  *
  * LOOK: where the pages' content is goes to one page of the buffer, a byte for
  * each (MmLook).  What is not looked at keeps the byte that QEMU has put there.
+ *
+ * FETCH: the content of those pages that QEMU has a bit for, and that are
+ * SWAPPED, is copied to pages of the buffer, and they stay where they are.
+ *
+ * STORE: as OVERWRITE, but the content goes where swapped pages are, and none
+ * of it to memory.  Pages that are not stored may have lost what they had:
+ * whoever asks writes to them anyway.
  */
 typedef enum MmRingKind {
     MM_RING_DISCARD,
     MM_RING_OVERWRITE,
     MM_RING_LOOK,
+    MM_RING_FETCH,
+    MM_RING_STORE,
 } MmRingKind;
 
-/* What LOOK finds.  All but the first read as zeros at this moment. */
+/* What LOOK finds. */
 typedef enum MmLook {
-    MM_LOOK_CONTENT,            /* somewhere, or not known */
-    MM_LOOK_NEVER,              /* never populated, or discarded */
+    MM_LOOK_CONTENT,            /* in memory, on the way, or not known */
+    MM_LOOK_NEVER,              /* never populated, or discarded: zero */
     MM_LOOK_ZERO,               /* swapped out as zeros */
+    MM_LOOK_SWAPPED,            /* swapped out: FETCH may have it */
     MM_LOOK__MAX
 } MmLook;
 
-#define MM_RING_OVERWRITE_MAX 32    /* pages of one request */
-#define MM_RING_LOOK_MAX 4096       /* the same */
+#define MM_RING_CONTENT_MAX 32      /* pages of OVERWRITE, FETCH, STORE */
+#define MM_RING_LOOK_MAX 4096       /* pages of LOOK */
+/* Requests under way at once; others end without anything done */
+#define MM_RING_FETCHES 8
+#define MM_RING_STORES 4
 #define MM_RING_BUFFER_PAGES 1024
 
 typedef struct MmRingSlot {
@@ -147,7 +160,7 @@ typedef struct MmRingSlot {
     MmRange range;
     uint16_t kind;              /* MmRingKind */
     uint16_t buffer;            /* page of it for the first page, or answer */
-    uint32_t overwritten;       /* by the pager: bit per page, before DONE */
+    uint32_t pages;             /* bit per page; before DONE: done with it */
 } MmRingSlot;
 
 #define MM_RING_SLOTS 256

@@ -174,6 +174,45 @@ static inline bool managed_memory_look(const void *host, unsigned nr,
            managed_memory_look_slow(host, nr, answer);
 }
 
+#define MANAGED_MEMORY_FETCH_PAGES 256
+#define MANAGED_MEMORY_STORE_PAGES 32
+
+/**
+ * managed_memory_fetch: content of pages that are swapped out
+ *
+ * @host: page-aligned address in managed memory
+ * @nr: pages of 4 KiB, at most MANAGED_MEMORY_FETCH_PAGES, in one RAMBlock
+ * @pages: bitmap of @nr: those that are wanted; out: those that were had
+ * @content: @nr pages, filled in for those that were had
+ *
+ * They stay swapped out.  Of others, and of what the pager does not answer
+ * within a bounded time, nothing is had.  What is had is the page's content at
+ * some moment since the call.  Any thread but those that page faults depend on,
+ * one at a time.
+ */
+void managed_memory_fetch(const void *host, unsigned nr, unsigned long *pages,
+                          uint8_t *content);
+
+/**
+ * managed_memory_store: give pages content without having it in memory
+ *
+ * @host: page-aligned address in guest RAM
+ * @nr: pages of 4 KiB, at most MANAGED_MEMORY_STORE_PAGES, in one RAMBlock
+ * @content: @nr pages, copied
+ *
+ * It has taken effect after managed_memory_store_flush().  Until then nobody
+ * may use the pages, which may read as anything.  Pages that are in memory get
+ * their content there.
+ *
+ * Returns false if that cannot be and the caller must copy: this is not managed
+ * memory, say, or its pages are huge.  Any thread but those that page faults
+ * depend on, one at a time.
+ */
+bool managed_memory_store(void *host, unsigned nr, const uint8_t *content);
+
+/** managed_memory_store_flush: wait for all of it; may wait for page faults. */
+void managed_memory_store_flush(void);
+
 /**
  * managed_memory_allows_vhost_user: hook of net_init_vhost_user()
  *

@@ -10,8 +10,10 @@
  * buffers, which pins it, and only some time later do the transfers.
  *
  * Some reads into the guest go through the ring's buffer, as QEMU's go: the
- * pager puts pages that are out of memory there in place of what they had, and
- * the kernel copies the others.
+ * pager puts pages that are out of memory there in place of what they had, or,
+ * as for a guest that arrives, where they are; the kernel copies the others.
+ * Before some writes, what is out of memory is fetched, as for a guest that
+ * leaves.
  *
  * A batch faults while it holds its chunks, as QEMU does.  Were everything
  * held, faults would be served from the pager's reserve, as test-pressure.c
@@ -37,6 +39,7 @@ typedef struct Transfer {
     unsigned nr;
     bool to_guest;
     bool through_ring;
+    MmRingKind kind;            /* then: OVERWRITE, STORE; or FETCH before */
     unsigned buffer;            /* of the ring's pages, RUN_PAGES of them */
     uint32_t versions[RUN_PAGES];
     uint8_t *buf;               /* what is on the device */
@@ -101,7 +104,9 @@ static bool choose(Device *d, Transfer *t)
     t->nr = shadow_trylock_run(t->s, t->first,
                                1 + rng_below(&w->rng, RUN_PAGES));
     t->to_guest = rng_chance(&w->rng, 70);
-    t->through_ring = t->to_guest && rng_chance(&w->rng, 50);
+    t->through_ring = rng_chance(&w->rng, 50);
+    t->kind = !t->to_guest ? MM_RING_FETCH
+              : rng_chance(&w->rng, 50) ? MM_RING_STORE : MM_RING_OVERWRITE;
     for (i = 0; i < t->nr; i++) {
         if (!shadow_writable(t->s, t->first + i)) {
             shadow_unlock_run(t->s, t->first, t->nr);
@@ -180,7 +185,7 @@ static void submit(Device *d, unsigned i)
     void *addr = guest_address(t);
     unsigned bytes = t->nr * STAMP_PAGE_SIZE;
 
-    if (t->through_ring) {
+    if (t->through_ring && t->to_guest) {
         io_uring_prep_read(sqe, d->fd, ring_buffer(d, t), bytes, t->offset);
     } else if (t->to_guest && d->fixed) {
         io_uring_prep_read_fixed(sqe, d->fd, addr, bytes, t->offset, i);
@@ -233,11 +238,11 @@ static void transfer_batch(Device *d)
     }
 }
 
-/* What has been read gets from the ring's buffer to where it belongs. */
-static void overwrite(Device *d, Transfer *t)
+/* Returns a bit for each page with which it has been done. */
+static uint32_t through_ring(Device *d, Transfer *t)
 {
     const MmRingSlot request = {
-        .kind = MM_RING_OVERWRITE, .buffer = t->buffer,
+        .kind = t->kind, .buffer = t->buffer, .pages = UINT32_MAX,
         .range = {
             .region = t->region->id, .first_page = t->first, .nr_pages = t->nr,
         },
@@ -246,13 +251,36 @@ static void overwrite(Device *d, Transfer *t)
                                                  : -1;
     int slot = ring_post(d->w->fq, &request);
     RingEnd end = {};
-    unsigned i;
 
     if (slot >= 0) {
         end = ring_wait(d->w->fq, slot, patience_ms);
     }
+    return end.done;
+}
+
+/* What is not in memory is had without bringing it in. */
+static void fetch(Device *d, Transfer *t)
+{
+    uint32_t done = through_ring(d, t);
+    unsigned i;
+
     for (i = 0; i < t->nr; i++) {
-        if (!(end.overwritten & (1u << i))) {
+        if (done & (1u << i)) {
+            shadow_check_buf(t->s, t->first + i,
+                             ring_buffer(d, t) + i * STAMP_PAGE_SIZE,
+                             "fetched");
+        }
+    }
+}
+
+/* What has been read gets from the ring's buffer to where it belongs. */
+static void put(Device *d, Transfer *t)
+{
+    uint32_t done = through_ring(d, t);
+    unsigned i;
+
+    for (i = 0; i < t->nr; i++) {
+        if (!(done & (1u << i))) {
             memcpy(guest_address(t) + i * STAMP_PAGE_SIZE,
                    ring_buffer(d, t) + i * STAMP_PAGE_SIZE, STAMP_PAGE_SIZE);
         }
@@ -293,12 +321,17 @@ static void run_batch(Device *d)
     }
     worker_begin(d->w, d->batch[0].s->region, d->batch[0].first);
     for (i = 0; i < d->nr; i++) {
+        if (d->batch[i].through_ring && !d->batch[i].to_guest) {
+            fetch(d, &d->batch[i]);
+        }
+    }
+    for (i = 0; i < d->nr; i++) {
         dma_begin(d->batch[i].region, d->batch[i].first, d->batch[i].nr);
     }
     transfer_batch(d);
     for (i = 0; i < d->nr; i++) {
-        if (d->batch[i].through_ring) {
-            overwrite(d, &d->batch[i]);
+        if (d->batch[i].through_ring && d->batch[i].to_guest) {
+            put(d, &d->batch[i]);
         }
     }
     for (i = 0; i < d->nr; i++) {

@@ -58,6 +58,7 @@ int ring_post(FakeQemu *fq, const MmRingSlot *request)
     slot->range = request->range;
     slot->kind = request->kind;
     slot->buffer = request->buffer;
+    slot->pages = request->pages;
     g_assert(qatomic_cmpxchg(&slot->state, MM_RING_FREE, MM_RING_POSTED) ==
              MM_RING_FREE);
     kick(fq);
@@ -84,7 +85,7 @@ static bool look(FakeQemu *fq, int i, bool impatient, RingEnd *how)
     }
     if (qatomic_load_acquire(state) == MM_RING_DONE) {
         how->discard = SHADOW_DISCARDED;
-        how->overwritten = slot->overwritten;
+        how->done = slot->pages;
         qatomic_set(state, MM_RING_FREE);
         return true;
     }

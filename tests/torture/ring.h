@@ -13,13 +13,13 @@
 /* How a request has ended */
 typedef struct RingEnd {
     ShadowDiscard discard;
-    uint32_t overwritten;       /* bit per page; 0 unless it was executed */
+    uint32_t done;              /* bit per page; 0 unless it was executed */
 } RingEnd;
 
 /**
  * ring_post: ask for something to be done
  *
- * @request: range, kind and buffer
+ * @request: range, kind, buffer and, of FETCH, pages
  *
  * Does not wait.  Any thread.  Returns the slot, or -EBUSY if none is free or
  * there is nobody to execute it any more.

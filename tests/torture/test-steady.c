@@ -81,20 +81,23 @@ static void print_stats(Rig *rig)
                        " from tiers; populated %" PRIu64 ", read %" PRIu64
                        ", evicted %" PRIu64 ", of these zero %" PRIu64
                        "; moved %" PRIu64 "; discarded %" PRIu64
-                       ", overwritten %" PRIu64,
+                       ", overwritten %" PRIu64 ", fetched %" PRIu64
+                       ", stored %" PRIu64,
                        load_accesses(rig->load), q.stats.fault_missing,
                        q.stats.fault_minor, q.stats.fault_zero,
                        q.stats.fault_swapin, q.stats.pages_populated,
                        q.stats.pages_read, q.stats.pages_evicted,
                        q.stats.pages_evicted_zero, q.stats.pages_moved,
-                       q.stats.pages_discarded, q.stats.pages_overwritten);
+                       q.stats.pages_discarded, q.stats.pages_overwritten,
+                       q.stats.pages_fetched, q.stats.pages_stored);
         if (q.stats.pages_evicted < 1000) {
             verdict_fail(rig->verdict, "only %" PRIu64 " pages were evicted: "
                          "this run proves little", q.stats.pages_evicted);
         }
         if (rig->fq->page_size == STAMP_PAGE_SIZE &&
-            !q.stats.pages_overwritten) {
-            verdict_fail(rig->verdict, "no page was overwritten");
+            (!q.stats.pages_overwritten || !q.stats.pages_fetched ||
+             !q.stats.pages_stored)) {
+            verdict_fail(rig->verdict, "the ring was not used in every way");
         }
         if (rig->fm->config.compressed_size == SMALL_POOL &&
             !q.stats.pages_moved) {

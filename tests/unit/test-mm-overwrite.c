@@ -36,7 +36,7 @@ static void post(unsigned i, uint64_t first, uint32_t nr, unsigned buffer)
     *slot(i) = (MmRingSlot) {
         .kind = MM_RING_OVERWRITE, .buffer = buffer,
         .range = { .region = 0, .first_page = first, .nr_pages = nr },
-        .overwritten = 0xffffffff,
+        .pages = 0xffffffff,
     };
     qatomic_set(&slot(i)->state, MM_RING_POSTED);
     vm->fault->kicked = true;
@@ -53,7 +53,7 @@ static uint32_t overwrite(uint64_t first, uint32_t nr, unsigned buffer)
     }
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
     vm_rig_check(vm);
-    return slot(0)->overwritten;
+    return slot(0)->pages;
 }
 
 static uint64_t content(uint64_t page)
@@ -222,7 +222,7 @@ static void test_nonsense(void)
     slot(0)->kind = 7;
     g_assert_true(mm_ring_poll(vm->fault));
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
-    g_assert_cmphex(slot(0)->overwritten, ==, 0);
+    g_assert_cmphex(slot(0)->pages, ==, 0);
     g_assert_cmpuint(vm_rig_used(vm), ==, 40);
     g_assert_cmphex(overwrite(0, 1, MM_RING_BUFFER_PAGES - 1), ==, 1);
     assert_new(0, MM_RING_BUFFER_PAGES - 1);
@@ -242,7 +242,7 @@ static void test_resume(void)
         continue;
     }
     g_assert_cmpuint(slot(0)->state, ==, MM_RING_DONE);
-    g_assert_cmphex(slot(0)->overwritten, ==, 5);
+    g_assert_cmphex(slot(0)->pages, ==, 5);
     assert_new(0, 10);
     assert_new(1, 500);
     assert_new(2, 12);

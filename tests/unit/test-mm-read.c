@@ -147,7 +147,7 @@ static void *pager_thread(void *opaque)
 
             if (qatomic_cmpxchg(&slot->state, MM_RING_POSTED, MM_RING_TAKEN) ==
                 MM_RING_POSTED) {
-                slot->overwritten = execute(slot);
+                slot->pages = execute(slot);
                 qatomic_set(&slot->state, MM_RING_DONE);
                 qemu_futex(&slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
             }

@@ -161,8 +161,10 @@ void mm_fault_count_absent(MmVM *vm, void *opaque)
     absent->failed = vm->fault->swap_in_failed;
     absent->no_room = vm->fault->swap_in_full;
     QLIST_FOREACH(load, &vm->fault->busy_loads, next) {
-        absent->elsewhere += load->unit ? 0 : load->io.nr_pages;
+        absent->elsewhere += load->unit || load->fetching ? 0
+                             : load->io.nr_pages;
     }
+    absent->elsewhere += mm_import_count(vm->fault);
     absent->elsewhere += mm_huge_in_count(vm->fault, UINT64_MAX);
     for (i = 0; i < MM_MAX_REGIONS; i++) {
         if (vm->regions[i]) {

@@ -9,6 +9,7 @@
 #ifndef MANAGED_MEMORY_FAULT_INTERNAL_H
 #define MANAGED_MEMORY_FAULT_INTERNAL_H
 
+#include "qemu/bitops.h"
 #include "qemu/queue.h"
 #include "fault.h"
 #include "poll.h"
@@ -42,13 +43,26 @@ typedef struct MmHugeIn {
     uint64_t since_ns;
 } MmHugeIn;
 
+/* A request for the content of swapped pages: fault/fetch.c */
+typedef struct MmFetch {
+    MmRegion *region;           /* with a reference; NULL: unused */
+    unsigned slot;              /* of the ring */
+    MmRingSlot request;         /* copied and checked */
+    uint32_t done;              /* bit per page: its content is there */
+    unsigned next;              /* page that has not been looked at */
+    unsigned reading;           /* loads under way */
+    uint64_t progress_ns;       /* when it last got on */
+} MmFetch;
+
 /* A read of consecutive pages from consecutive places. */
 typedef struct MmLoad {
     MmTierIO io;
-    MmHugeIn *unit;               /* that it is for, or NULL */
+    MmHugeIn *unit;             /* that it is for, or NULL */
+    bool fetching;              /* for QEMU, not for memory */
+    MmFetch *fetch;             /* then: who wants it, or NULL: nobody */
     MmRegion *region;           /* with a reference */
     uint64_t page;
-    uint64_t entries[MM_LOAD_PAGES]; /* FILLING, one per page */
+    uint64_t entries[MM_LOAD_PAGES]; /* per page: FILLING; fetching: SWAPPED */
     int node;                   /* NUMA node of the thread that waits */
     uint64_t since_ns;          /* when it was submitted */
     uint32_t cancelled;         /* bit per page: discarded meanwhile */
@@ -133,12 +147,17 @@ struct MmFault {
     } replay;
 
     /* request of the ring in progress */
+    unsigned long parked[BITS_TO_LONGS(MM_RING_SLOTS)]; /* ours, go on below */
     bool left_behind;           /* a former pager may have taken some */
     bool kicked;                /* something may be posted */
     bool lets_go;               /* QEMU may have its memory any moment */
     unsigned ring_next;         /* slot to be looked at first */
     int ring_slot;              /* -1: none; atomic: mm_fault_retry() reads */
     MmRingSlot request;         /* copied; its range: what is left */
+    uint32_t done;              /* bit per page: as it is told of in the end */
+
+    MmFetch fetches[MM_RING_FETCHES];
+    unsigned next_fetch;        /* whose turn it is to begin reads */
 
     /* background: attach scan, then swap-in */
     uint32_t scan_region;
@@ -297,6 +316,28 @@ unsigned mm_load_start(MmFault *f, MmRegion *region, uint64_t page,
  */
 bool mm_load_huge(MmFault *f, MmHugeIn *unit, unsigned i, unsigned nr);
 
+/**
+ * mm_load_fetch: read pages without bringing them in
+ *
+ * From @page of the region on, @nr of them.
+ *
+ * @entries: SWAPPED, as mm_load_peek() has found them; a load is free
+ *
+ * Ends in mm_fetch_loaded().
+ */
+void mm_load_fetch(MmFault *f, MmFetch *fetch, uint64_t page,
+                   const uint64_t *entries, unsigned nr);
+
+/**
+ * mm_load_peek: which pages from @page on could be read with one load?
+ *
+ * @entries: filled in, SWAPPED, up to @want
+ *
+ * Returns how many.
+ */
+unsigned mm_load_peek(const MmFault *f, const MmRegion *region, uint64_t page,
+                      unsigned want, uint64_t *entries);
+
 /** mm_load_failed: tell of a page that somebody waits for at @waits. */
 void mm_load_failed(MmFault *f, MmRegion *region, uint64_t page, uint64_t waits,
                     const MmTier *tier, int err);
@@ -390,8 +431,61 @@ void mm_ring_resume(MmFault *f);
  */
 bool mm_discard_slice(MmFault *f, MmRegion *region, MmRange *range);
 
-/** mm_overwrite: give pages of @request->range what is in its buffer. */
-void mm_overwrite(MmFault *f, MmRegion *region, MmRingSlot *request);
+/**
+ * mm_overwrite: give pages of @request->range what is in its buffer
+ *
+ * @done: out: bit per page that has it
+ */
+void mm_overwrite(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                  uint32_t *done);
+
+/** mm_ring_end: tell that the request of slot @index has ended. */
+void mm_ring_end(MmFault *f, unsigned index, uint32_t done);
+
+/**
+ * mm_fetch_begin: begin to copy content of @request's pages to its buffer
+ *
+ * Returns false if that cannot be, else mm_ring_end() follows.
+ */
+bool mm_fetch_begin(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                    unsigned slot);
+
+/** mm_fetch_step: go on with all of these; true if there is more now. */
+bool mm_fetch_step(MmFault *f);
+
+/** mm_fetch_loaded: a read has ended; @load->fetch: who wanted it, if any. */
+void mm_fetch_loaded(MmFault *f, MmLoad *load);
+
+/** mm_fetch_busy: is any under way? */
+bool mm_fetch_busy(const MmFault *f);
+
+/** mm_fetch_stop: end those of a region, or all if it is NULL. */
+void mm_fetch_stop(MmFault *f, const MmRegion *region);
+
+/**
+ * mm_import_begin: begin to store what @request has for pages out of memory
+ *
+ * Returns false if that cannot be, else mm_ring_end() follows.
+ */
+bool mm_import_begin(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                     unsigned slot);
+
+/** mm_import_step: end what has been stored, or takes too long. */
+void mm_import_step(MmFault *f);
+
+/**
+ * mm_import_cancel: nobody wants content for pages of this range any more
+ *
+ * @state: what they are now, NEVER or LOST
+ */
+void mm_import_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
+                      MmPageState state);
+
+/** mm_import_count: pages on their way. */
+uint64_t mm_import_count(const MmFault *f);
+
+/** mm_import_busy: is any store under way, wanted or not? */
+bool mm_import_busy(const MmFault *f);
 
 /** mm_look: tell in @request's buffer where the content of its pages is. */
 void mm_look(MmFault *f, MmRegion *region, const MmRingSlot *request);

@@ -5,9 +5,10 @@
  *
  * One round: wait for the userfaultfd, the ring's kick or a wake-up; serve what
  * has been faulted on; place what has been read; go on with what is in the
- * ring; retry who waits; one step each of filling and reading ahead, of a
- * replay and of the attach scan; and, if no fault has come, one of swap-in.
- * Nothing in a round waits for another thread or for a medium.
+ * ring, and what is read and stored for it; retry who waits; one step each of
+ * filling and reading ahead, of a replay and of the attach scan; and, if no
+ * fault has come, one of swap-in.  Nothing in a round waits for another thread
+ * or for a medium.
  */
 #include "qemu/osdep.h"
 #include <linux/userfaultfd.h>
@@ -248,7 +249,8 @@ static int next_timeout_ms(MmFault *f, bool busy)
         /* they are woken, but for those that wait for their turn */
         ms = MAX(until_ms(f, mm_fault_beyond_at(f), LOOK_MS), 1);
     } else if (f->waiters.overflow || f->read_failing || f->ring_slot >= 0 ||
-               qatomic_read(&f->swapping_in) || mm_wake_records(&f->wake)) {
+               qatomic_read(&f->swapping_in) || mm_wake_records(&f->wake) ||
+               mm_fetch_busy(f) || mm_import_busy(f)) {
         ms = LOOK_MS;
     }
     if (look_again(f)) {
@@ -323,6 +325,8 @@ static void *fault_thread(void *opaque)
         }
         run_work(f);
         busy = mm_ring_poll(f);
+        busy |= mm_fetch_step(f);
+        mm_import_step(f);
         if (look) {
             f->looked_ns = f->now_ns;
             mm_load_look(f);
@@ -446,6 +450,11 @@ void mm_fault_retry(MmVM *vm)
     }
 }
 
+void mm_fault_imported(MmVM *vm)
+{
+    mm_wake(vm->fault->wake_fd);
+}
+
 void mm_fault_add_region(MmVM *vm, void *opaque)
 {
     MmRegion *region = opaque;
@@ -464,6 +473,7 @@ void mm_fault_remove_region(MmVM *vm, void *opaque)
     mm_vm_publish_region(vm, region->id, NULL);
     mm_replay_forget_region(vm->fault, region->id);
     mm_swap_in_forget_region(vm->fault, region->id);
+    mm_fetch_stop(vm->fault, region);
     mm_load_cancel(vm->fault, region, 0, region->nr_pages, MM_PAGE_NEVER);
     mm_waiters_remove(&vm->fault->waiters, region->hva, region->size,
                       mm_fault_latency, vm->fault);

@@ -91,7 +91,7 @@ static void submit(MmFault *f, MmLoad *load, MmRegion *region, uint64_t page,
     load->io.nr_pages = nr;
     load->io.place = mm_entry_place(load->entries[0]);
     load->io.opaque = f;
-    if (mm_mutated(MM_MUT_FREE_EARLY)) {
+    if (mm_mutated(MM_MUT_FREE_EARLY) && !load->fetching) {
         tier->ops->free(tier, load->io.place, nr);
     }
     if (!mm_queue_submit(f->queues[tier->index], &load->io)) {
@@ -147,6 +147,35 @@ bool mm_load_huge(MmFault *f, MmHugeIn *unit, unsigned i, unsigned nr)
     return true;
 }
 
+unsigned mm_load_peek(const MmFault *f, const MmRegion *region, uint64_t page,
+                      unsigned want, uint64_t *entries)
+{
+    uint64_t first = mm_map_get(&region->map, page);
+    unsigned nr = 0;
+
+    if (!mm_load_possible(f, first)) {
+        return 0;
+    }
+    want = MIN(MIN(want, MM_LOAD_PAGES),
+               mm_vm_tier(f->vm, mm_entry_tier(first))->ops->max_pages);
+    while (nr < want &&
+           (entries[nr] = adjoining(region, page + nr, first, nr))) {
+        nr++;
+    }
+    return nr;
+}
+
+void mm_load_fetch(MmFault *f, MmFetch *fetch, uint64_t page,
+                   const uint64_t *entries, unsigned nr)
+{
+    MmLoad *load = QLIST_FIRST(&f->free_loads);
+
+    memcpy(load->entries, entries, nr * sizeof(load->entries[0]));
+    load->fetching = true;
+    load->fetch = fetch;
+    submit(f, load, fetch->region, page, nr);
+}
+
 MmWaitReason mm_load_wait_reason(MmFault *f, MmRegion *region, uint64_t page)
 {
     uint64_t entry = mm_map_get(&region->map, page);
@@ -172,8 +201,9 @@ void mm_load_cancel(MmFault *f, MmRegion *region, uint64_t page, uint64_t nr,
     unsigned i;
 
     mm_huge_in_cancel(f, region, page, nr, state);
+    mm_import_cancel(f, region, page, nr, state);
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        for (i = 0; load->region == region && !load->unit &&
+        for (i = 0; load->region == region && !load->unit && !load->fetching &&
                     i < load->io.nr_pages; i++) {
             if (load->page + i - page < nr && !(load->cancelled & (1u << i))) {
                 load->cancelled |= 1u << i;
@@ -313,6 +343,15 @@ static bool end_of_pages(MmFault *f, MmLoad *load)
     return all;
 }
 
+/* Returns whether it could be read. */
+static bool end_of_fetch(MmFault *f, MmLoad *load)
+{
+    mm_fetch_loaded(f, load);
+    load->fetching = false;
+    load->fetch = NULL;
+    return load->io.ret >= 0;
+}
+
 static void load_done(MmTierIO *io)
 {
     MmLoad *load = container_of(io, MmLoad, io);
@@ -322,7 +361,8 @@ static void load_done(MmTierIO *io)
     if (io->ret < 0) {
         MM_STAT_ADD(f->vm, read_errors, 1);
     }
-    all = load->unit ? end_of_unit(f, load) : end_of_pages(f, load);
+    all = load->fetching ? end_of_fetch(f, load)
+          : load->unit ? end_of_unit(f, load) : end_of_pages(f, load);
     f->read_worked |= all;
     if (all) {
         mm_replay_failed(f, false);
@@ -359,7 +399,7 @@ bool mm_load_hangs(const MmFault *f, const MmRegion *region, uint64_t page)
     MmLoad *load;
 
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        if (load->region == region &&
+        if (load->region == region && !load->fetching &&
             (load->unit ? load->unit->page == page
                         : page - load->page < load->io.nr_pages) &&
             hangs(f, load)) {
@@ -374,7 +414,7 @@ static void look_for_hung(MmFault *f)
     MmLoad *load;
 
     QLIST_FOREACH(load, &f->busy_loads, next) {
-        if (hangs(f, load) && read_fails(f)) {
+        if (!load->fetching && hangs(f, load) && read_fails(f)) {
             mm_vm_event(f->vm, MM_EVENT_IO_ERROR, load->region->id, ETIMEDOUT,
                         "tier '%s' does not answer a read; a vCPU waits for "
                         "the page at offset 0x%" PRIx64 " of %s",

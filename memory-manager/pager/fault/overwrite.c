@@ -23,7 +23,7 @@
 #include "../test-hooks.h"
 #include "fault-internal.h"
 
-QEMU_BUILD_BUG_ON(MM_RING_OVERWRITE_MAX > 32);  /* bits of overwritten */
+QEMU_BUILD_BUG_ON(MM_RING_CONTENT_MAX > 32);  /* bits of done */
 
 /* Take pages of [@page, @page + @nr), up to the first that is not to be had. */
 static unsigned take(MmRegion *region, uint64_t page, unsigned nr,
@@ -58,14 +58,15 @@ static uint32_t place(MmFault *f, MmRegion *region, uint64_t page, unsigned nr,
     return placed.nr ? MAKE_64BIT_MASK(0, placed.nr) & ~placed.others : 0;
 }
 
-void mm_overwrite(MmFault *f, MmRegion *region, MmRingSlot *request)
+void mm_overwrite(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                  uint32_t *done)
 {
-    uint64_t filling[MM_RING_OVERWRITE_MAX];
+    uint64_t filling[MM_RING_CONTENT_MAX];
     uint64_t page = request->range.first_page;
     unsigned nr = request->range.nr_pages, i, taken;
     const uint8_t *src;
 
-    if (mm_region_is_huge(region) || nr > MM_RING_OVERWRITE_MAX ||
+    if (mm_region_is_huge(region) || nr > MM_RING_CONTENT_MAX ||
         request->buffer + nr > MM_RING_BUFFER_PAGES) {
         return;
     }
@@ -76,9 +77,9 @@ void mm_overwrite(MmFault *f, MmRegion *region, MmRingSlot *request)
     for (i = 0; i < nr; i += taken + 1) {
         taken = take(region, page + i, nr - i, filling);
         if (taken) {
-            request->overwritten |= place(f, region, page + i, taken, filling,
+            *done |= place(f, region, page + i, taken, filling,
                                           src + i * MM_PAGE_SIZE) << i;
         }
     }
-    MM_STAT_ADD(f->vm, pages_overwritten, ctpop32(request->overwritten));
+    MM_STAT_ADD(f->vm, pages_overwritten, ctpop32(*done));
 }

@@ -5,7 +5,8 @@
  *
  * The rules of the slots are in managed-memory/shared.h.  QEMU can write to all
  * of it: a request is copied, then checked.  One is executed after the other,
- * a long one in steps with faults in between.
+ * a long one in steps with faults in between; those that wait for a medium go
+ * on beside the others.
  *
  * From when QEMU is told that it may have its memory back (DETACHED) no request
  * is executed any more: what the guest writes to then we do not hear of, so
@@ -15,6 +16,7 @@
 #include "qemu/osdep.h"
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include "qemu/bitops.h"
 #include "../region.h"
 #include "../test-hooks.h"
 #include "fault-internal.h"
@@ -24,16 +26,29 @@ static bool slot_move(MmRingSlot *slot, MmRingState from, MmRingState to)
     return qatomic_cmpxchg(&slot->state, from, to) == from;
 }
 
-static void acknowledge(MmFault *f)
+void mm_ring_end(MmFault *f, unsigned index, uint32_t done)
 {
-    MmRingSlot *slot = &f->vm->ring->slots[f->ring_slot];
+    MmRingSlot *slot = &f->vm->ring->slots[index];
 
     mm_failpoint(MM_FP_RING_DONE);
-    slot->overwritten = f->request.overwritten;
+    clear_bit(index, f->parked);
+    slot->pages = done;
     if (slot_move(slot, MM_RING_TAKEN, MM_RING_DONE)) {
         /* shared futex: the waiter is another process */
         syscall(SYS_futex, &slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     }
+}
+
+static void acknowledge(MmFault *f)
+{
+    mm_ring_end(f, f->ring_slot, f->done);
+    qatomic_set(&f->ring_slot, -1);
+}
+
+/* It goes on beside those that follow. */
+static void park(MmFault *f)
+{
+    set_bit(f->ring_slot, f->parked);
     qatomic_set(&f->ring_slot, -1);
 }
 
@@ -51,7 +66,7 @@ static bool take(MmFault *f, MmRingState state)
         i = (f->ring_next + n) % MM_RING_SLOTS;
         slot = &f->vm->ring->slots[i];
 
-        if (qatomic_read(&slot->state) != state) {
+        if (qatomic_read(&slot->state) != state || test_bit(i, f->parked)) {
             continue;
         }
         if (slot_move(slot, state, MM_RING_TAKEN)) {
@@ -60,7 +75,7 @@ static bool take(MmFault *f, MmRingState state)
             /* pairs with mm_fault_retry(): noted, then DROPPING looked at */
             smp_mb();
             f->request = *slot;
-            f->request.overwritten = 0;
+            f->done = 0;
             mm_failpoint(MM_FP_RING_TAKEN);
             return true;
         }
@@ -80,6 +95,19 @@ static MmRegion *request_region(const MmFault *f)
            ? region : NULL;
 }
 
+/* Begin a request that goes on beside others; false: it cannot be. */
+static bool begin(MmFault *f, MmRegion *region)
+{
+    switch (f->request.kind) {
+    case MM_RING_FETCH:
+        return mm_fetch_begin(f, region, &f->request, f->ring_slot);
+    case MM_RING_STORE:
+        return mm_import_begin(f, region, &f->request, f->ring_slot);
+    default:
+        return false;
+    }
+}
+
 /* Go on with the request in progress; false: the reclaim thread first. */
 static bool execute(MmFault *f)
 {
@@ -88,15 +116,18 @@ static bool execute(MmFault *f)
 
     if (region && f->request.kind == MM_RING_DISCARD) {
         goes_on = mm_discard_slice(f, region, &f->request.range);
+        if (f->request.range.nr_pages) {
+            return goes_on;
+        }
     } else if (region && f->request.kind == MM_RING_OVERWRITE) {
-        mm_overwrite(f, region, &f->request);
+        mm_overwrite(f, region, &f->request, &f->done);
     } else if (region && f->request.kind == MM_RING_LOOK) {
         mm_look(f, region, &f->request);
+    } else if (region && begin(f, region)) {
+        park(f);
+        return true;
     }
-    if (!region || f->request.kind != MM_RING_DISCARD ||
-        !f->request.range.nr_pages) {
-        acknowledge(f);
-    }
+    acknowledge(f);
     return goes_on;
 }
 
@@ -122,6 +153,7 @@ void mm_fault_let_go(MmVM *vm, void *opaque)
 {
     vm->fault->lets_go = *(bool *)opaque;
     vm->fault->kicked = true;
+    mm_fetch_stop(vm->fault, NULL);
 }
 
 void mm_ring_resume(MmFault *f)

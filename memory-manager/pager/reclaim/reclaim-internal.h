@@ -10,6 +10,7 @@
 #define MANAGED_MEMORY_RECLAIM_INTERNAL_H
 
 #include "fifo.h"
+#include "import.h"
 #include "reclaim.h"
 
 /* Pages zapped with one message. */
@@ -48,6 +49,9 @@ typedef struct MmBatch {
 
     /* reclaim/huge-out.c */
     bool of_unit;               /* a part of the huge page on its way out */
+
+    /* reclaim/import.c */
+    MmImport *import;           /* that it is for, or NULL */
 
     /* whose batch it is sets them */
     bool busy;
@@ -172,6 +176,7 @@ struct MmReclaim {
 
     MmBatch batches[MM_NR_BATCHES + 1];
     MmHugeOut unit;
+    MmImport imports[MM_RING_STORES]; /* see there whose they are */
     uint64_t ticket;            /* of the last batch */
     unsigned hanging;           /* batches */
     MmMove move;
@@ -346,6 +351,22 @@ void mm_huge_out_part(MmReclaim *r, MmBatch *b);
 
 /** mm_huge_out_stored: a part has come to its end; returns pages evicted. */
 unsigned mm_huge_out_stored(MmReclaim *r, MmBatch *b);
+
+/** mm_import_wants: does content of QEMU's wait, and is a batch idle? */
+bool mm_import_wants(MmReclaim *r);
+
+/**
+ * mm_import_take: fill an idle batch with the next such content
+ *
+ * Returns false if there is none any more, or it is not to be stored now.
+ */
+bool mm_import_take(MmReclaim *r, MmBatch *b);
+
+/** mm_import_stored: a batch of it has come to its end. */
+void mm_import_stored(MmReclaim *r, MmBatch *b);
+
+/** mm_writeback_idle: is there a batch for something new? */
+bool mm_writeback_idle(MmReclaim *r);
 
 /** mm_writeback_count: pages have left memory. */
 void mm_writeback_count(MmReclaim *r, unsigned evicted);

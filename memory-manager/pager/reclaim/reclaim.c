@@ -279,7 +279,7 @@ static void rest(MmReclaim *r, int timeout_ms)
     if (mm_move_wanted(r)) {
         timeout_ms = LOOK_REST_MS;
     }
-    if (!wanted(r) && !evict_over(r) &&
+    if (!wanted(r) && !evict_over(r) && !mm_import_wants(r) &&
         (busy(r) || !qatomic_read(&r->vm->reclaim_rests) ||
          qatomic_read(&r->vm->reclaim_resting))) {
         poll(pfd, ARRAY_SIZE(pfd), mm_reclaim_wait_ms(r, timeout_ms));
@@ -364,6 +364,11 @@ static void set_up_batches(MmReclaim *r, uint8_t *arena)
     set_up_batch(&r->move.batch, &arena);
     r->move.batch.moving = true;
     r->identities = arena;
+}
+
+MmImport *mm_reclaim_imports(MmVM *vm)
+{
+    return vm->reclaim->imports;
 }
 
 MmReclaim *mm_reclaim_new(MmVM *vm, Error **errp)

@@ -6,7 +6,7 @@
 #ifndef MANAGED_MEMORY_RECLAIM_H
 #define MANAGED_MEMORY_RECLAIM_H
 
-#include "../vm.h"
+#include "import.h"
 
 /**
  * mm_reclaim_new: buffers, queues and descriptors of the reclaim thread
@@ -20,6 +20,9 @@ void mm_reclaim_start(MmVM *vm);
 
 /** mm_reclaim_wake: look at the watermarks; any thread, cheap if awake. */
 void mm_reclaim_wake(MmVM *vm);
+
+/** mm_reclaim_imports: MM_RING_STORES of them; fault thread */
+MmImport *mm_reclaim_imports(MmVM *vm);
 
 /** mm_reclaim_resized: a tier may have more in it than it should; any thread */
 void mm_reclaim_resized(MmVM *vm);

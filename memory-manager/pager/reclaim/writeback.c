@@ -336,6 +336,11 @@ static unsigned finish_batch(MmReclaim *r, MmBatch *b)
     unsigned i, nr;
 
     mm_failpoint(MM_FP_STORED);
+    if (b->import) {
+        mm_import_stored(r, b);
+        end_batch(r, b);
+        return 0;
+    }
     if (b->of_unit) {
         evicted = mm_huge_out_stored(r, b);
         end_batch(r, b);
@@ -360,6 +365,16 @@ static void begin_part(MmReclaim *r, MmBatch *b)
     b->of_unit = true;
     mm_huge_out_part(r, b);
     mm_store_begin(b, 0);
+}
+
+static void begin_import(MmReclaim *r, MmBatch *b)
+{
+    if (mm_import_take(r, b)) {
+        b->busy = true;
+        b->of_unit = false;
+        b->region = NULL;
+        mm_store_begin(b, 0);
+    }
 }
 
 static void begin_batch(MmReclaim *r, MmBatch *b)
@@ -401,6 +416,11 @@ static MmBatch *idle_batch(MmReclaim *r)
     return NULL;
 }
 
+bool mm_writeback_idle(MmReclaim *r)
+{
+    return idle_batch(r) != NULL;
+}
+
 static unsigned step_all(MmReclaim *r)
 {
     unsigned i, evicted = 0;
@@ -424,6 +444,10 @@ unsigned mm_writeback_reap(MmReclaim *r)
     /* to its end, whatever else is wanted */
     while (mm_huge_out_wants(r) && idle_batch(r)) {
         begin_part(r, idle_batch(r));
+        evicted += step_all(r);
+    }
+    while (mm_import_wants(r)) {
+        begin_import(r, idle_batch(r));
         evicted += step_all(r);
     }
     return evicted;
@@ -484,7 +508,7 @@ unsigned mm_writeback_leaving(const MmReclaim *r)
     for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
         const MmBatch *b = &r->batches[i];
 
-        nr += b->busy && !b->of_unit && !b->hangs ? b->nr : 0;
+        nr += b->busy && !b->of_unit && !b->import && !b->hangs ? b->nr : 0;
         hangs |= b->busy && b->of_unit && b->hangs;
     }
     return nr + (r->unit.region && !hangs ? MM_HUGE_PAGES : 0);
