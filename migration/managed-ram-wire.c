@@ -14,9 +14,12 @@
 #define BLOCK_FIXED_LEN 9
 #define RUNS_FIXED_LEN 8
 #define RUN_LEN 16
+#define DATA_FIXED_LEN 20
 
 QEMU_BUILD_BUG_ON(RUNS_FIXED_LEN + MANAGED_RAM_RUNS_MAX * RUN_LEN >
                   MANAGED_RAM_PAYLOAD_MAX);
+QEMU_BUILD_BUG_ON(DATA_FIXED_LEN + MANAGED_RAM_DATA_MAX *
+                  MANAGED_RAM_PAGE_SIZE > MANAGED_RAM_PAYLOAD_MAX);
 QEMU_BUILD_BUG_ON(HELLO_FIXED_LEN + MANAGED_RAM_BLOCKS_MAX *
                   (BLOCK_FIXED_LEN + MANAGED_RAM_NAME_MAX) >
                   MANAGED_RAM_PAYLOAD_MAX);
@@ -87,6 +90,19 @@ void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
         put_be64(out, runs[i].first);
         put_be64(out, runs[i].nr);
     }
+}
+
+void managed_ram_put_data(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run, const uint8_t *content)
+{
+    uint32_t len = run->nr * MANAGED_RAM_PAGE_SIZE;
+
+    assert(run->nr && run->nr <= MANAGED_RAM_DATA_MAX);
+    put_header(out, MANAGED_RAM_DATA, DATA_FIXED_LEN + len);
+    put_be32(out, block);
+    put_be64(out, run->first);
+    put_be64(out, run->nr);
+    g_byte_array_append(out, content, len);
 }
 
 /* ---- in ---- */
@@ -184,11 +200,25 @@ int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
     return nr;
 }
 
+static bool get_run(const uint8_t *buf, const ManagedRamBlock *block,
+                    ManagedRamRun *run, Error **errp)
+{
+    uint64_t pages = block->size / MANAGED_RAM_PAGE_SIZE;
+
+    run->first = ldq_be_p(buf);
+    run->nr = ldq_be_p(buf + 8);
+    if (!run->nr || run->first >= pages || run->nr > pages - run->first) {
+        error_setg(errp, "pages 0x%" PRIx64 " +0x%" PRIx64 " are not in block "
+                   "'%s'", run->first, run->nr, block->name);
+        return false;
+    }
+    return true;
+}
+
 int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
                          const ManagedRamBlock *blocks, unsigned nr_blocks,
                          uint32_t *block, ManagedRamRun *runs, Error **errp)
 {
-    uint64_t pages;
     uint32_t nr, i;
 
     if (len < RUNS_FIXED_LEN) {
@@ -203,19 +233,37 @@ int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
                    "sense", nr, *block, len);
         return -1;
     }
-    pages = blocks[*block].size / MANAGED_RAM_PAGE_SIZE;
     for (i = 0; i < nr; i++) {
-        const uint8_t *run = buf + RUNS_FIXED_LEN + i * RUN_LEN;
-
-        runs[i].first = ldq_be_p(run);
-        runs[i].nr = ldq_be_p(run + 8);
-        if (!runs[i].nr || runs[i].first >= pages ||
-            runs[i].nr > pages - runs[i].first) {
-            error_setg(errp, "pages 0x%" PRIx64 " +0x%" PRIx64 " are not in "
-                       "block '%s'", runs[i].first, runs[i].nr,
-                       blocks[*block].name);
+        if (!get_run(buf + RUNS_FIXED_LEN + i * RUN_LEN, &blocks[*block],
+                     &runs[i], errp)) {
             return -1;
         }
     }
     return nr;
+}
+
+const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp)
+{
+    if (len < DATA_FIXED_LEN) {
+        error_setg(errp, "content in %u bytes is too short", len);
+        return NULL;
+    }
+    *block = ldl_be_p(buf);
+    if (*block >= nr_blocks) {
+        error_setg(errp, "content for block %u, of %u", *block, nr_blocks);
+        return NULL;
+    }
+    if (!get_run(buf + 4, &blocks[*block], run, errp)) {
+        return NULL;
+    }
+    if (run->nr > MANAGED_RAM_DATA_MAX ||
+        len != DATA_FIXED_LEN + run->nr * MANAGED_RAM_PAGE_SIZE) {
+        error_setg(errp, "content of 0x%" PRIx64 " pages in %u bytes makes no "
+                   "sense", run->nr, len);
+        return NULL;
+    }
+    return buf + DATA_FIXED_LEN;
 }

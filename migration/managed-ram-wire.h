@@ -10,21 +10,23 @@
 #ifndef MIGRATION_MANAGED_RAM_WIRE_H
 #define MIGRATION_MANAGED_RAM_WIRE_H
 
-#define MANAGED_RAM_VERSION 1
+#define MANAGED_RAM_VERSION 2
 #define MANAGED_RAM_PAGE_SIZE 4096
 #define MANAGED_RAM_HEADER_LEN 8
 /* Of a payload: bytes that no record has more of */
-#define MANAGED_RAM_PAYLOAD_MAX (64 * 1024)
+#define MANAGED_RAM_PAYLOAD_MAX (256 * 1024)
 #define MANAGED_RAM_NAME_MAX 255
 /* Of one record */
 #define MANAGED_RAM_BLOCKS_MAX 128
 #define MANAGED_RAM_RUNS_MAX 4000
+#define MANAGED_RAM_DATA_MAX 32 /* pages */
 
 typedef enum ManagedRamType {
     MANAGED_RAM_END,
     MANAGED_RAM_HELLO,
     MANAGED_RAM_NEVER,
     MANAGED_RAM_ZERO,
+    MANAGED_RAM_DATA,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -61,6 +63,16 @@ void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
 void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
                           const ManagedRamRun *runs, unsigned nr);
 
+/**
+ * managed_ram_put_data: append a DATA record
+ *
+ * @block: index in the HELLO
+ * @run: at most MANAGED_RAM_DATA_MAX pages
+ * @content: as many
+ */
+void managed_ram_put_data(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run, const uint8_t *content);
+
 /** managed_ram_get_header: of MANAGED_RAM_HEADER_LEN bytes at @buf. */
 bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
                             Error **errp);
@@ -87,5 +99,18 @@ int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
 int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
                          const ManagedRamBlock *blocks, unsigned nr_blocks,
                          uint32_t *block, ManagedRamRun *runs, Error **errp);
+
+/**
+ * managed_ram_get_data: the payload of DATA
+ *
+ * @blocks, @nr_blocks, @block: as managed_ram_get_runs()
+ * @run: filled in: at most MANAGED_RAM_DATA_MAX pages
+ *
+ * Returns the content of these pages, within @buf, or NULL.
+ */
+const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp);
 
 #endif

@@ -41,6 +41,24 @@ static bool load_runs(const uint8_t *buf, uint32_t len, int nr_blocks,
     return nr >= 0;
 }
 
+static bool load_data(const uint8_t *buf, uint32_t len, int nr_blocks,
+                      Error **errp)
+{
+    ManagedRamRun run;
+    uint32_t block;
+    const uint8_t *content = managed_ram_get_data(buf, len, blocks, nr_blocks,
+                                                  &block, &run, errp);
+
+    if (content) {
+        uint64_t pages = blocks[block].size / MANAGED_RAM_PAGE_SIZE;
+
+        g_assert(block < nr_blocks && run.first < pages);
+        g_assert(run.nr - 1 < MIN(pages - run.first, MANAGED_RAM_DATA_MAX));
+        g_assert(content + run.nr * MANAGED_RAM_PAGE_SIZE == buf + len);
+    }
+    return content;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     FuzzInput in = { .data = data, .size = size };
@@ -64,6 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         } else if (header.type == MANAGED_RAM_NEVER ||
                    header.type == MANAGED_RAM_ZERO) {
             g_assert(load_runs(buf, header.len, nr_blocks, &err) == !err);
+        } else if (header.type == MANAGED_RAM_DATA) {
+            g_assert(load_data(buf, header.len, nr_blocks, &err) == !err);
         }
     }
     error_free(err);
@@ -78,6 +98,8 @@ static void write_seeds(void)
     static const ManagedRamRun some[] = {
         { 0, 1 }, { 2, 0x7ffe }, { 0x7fff, 1 },
     };
+    static const uint8_t content[2 * MANAGED_RAM_PAGE_SIZE];
+    const ManagedRamRun pages = { 0x7ffe, 2 };
     g_autoptr(GByteArray) out = g_byte_array_new();
 
     managed_ram_put_hello(out, two, ARRAY_SIZE(two));
@@ -87,6 +109,9 @@ static void write_seeds(void)
     managed_ram_put_runs(out, MANAGED_RAM_ZERO, 0, some, ARRAY_SIZE(some));
     managed_ram_put_end(out);
     fuzz_seed("zeros", out->data, out->len);
+    managed_ram_put_data(out, 0, &pages, content);
+    managed_ram_put_end(out);
+    fuzz_seed("data", out->data, out->len);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

@@ -72,7 +72,7 @@ static void fill(uint64_t page, uint64_t value)
     vm->tiers[0]->ops->free(vm->tiers[0], mm_entry_place(entry), 1);
 }
 
-static void test_zeros(void)
+static void test_places(void)
 {
     fill(1, 0);
     fill(2, 5);
@@ -83,9 +83,9 @@ static void test_zeros(void)
     look(0, 7, BUFFER);
     g_assert_cmpuint(answer()[0], ==, MM_LOOK_NEVER);
     g_assert_cmpuint(answer()[1], ==, MM_LOOK_ZERO);
-    g_assert_cmpuint(answer()[2], ==, MM_LOOK_CONTENT);
-    g_assert_cmpuint(answer()[3], ==, MM_LOOK_CONTENT);
-    g_assert_cmpuint(answer()[4], ==, MM_LOOK_CONTENT);
+    g_assert_cmpuint(answer()[2], ==, MM_LOOK_SWAPPED);
+    g_assert_cmpuint(answer()[3], ==, MM_LOOK_SWAPPED);
+    g_assert_cmpuint(answer()[4], ==, MM_LOOK_SWAPPED);
     g_assert_cmpuint(answer()[5], ==, MM_LOOK_CONTENT);
     g_assert_cmpuint(answer()[6], ==, MM_LOOK_NEVER);
     g_assert_true(untouched(7));
@@ -178,7 +178,7 @@ static const struct {
     const char *name;
     void (*fn)(void);
 } tests[] = {
-    { "zeros", test_zeros },
+    { "places", test_places },
     { "on-the-way", test_on_the_way },
     { "present-wins", test_present_wins },
     { "nonsense", test_nonsense },

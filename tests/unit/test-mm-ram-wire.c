@@ -78,6 +78,65 @@ static int get_runs(const uint8_t *buf, uint32_t len, uint32_t *block)
     return nr;
 }
 
+/* Two pages of block 1 */
+static GByteArray *data(void)
+{
+    const ManagedRamRun run = { 0x1fe, 2 };
+    uint8_t content[2 * MANAGED_RAM_PAGE_SIZE];
+    GByteArray *out = g_byte_array_new();
+
+    memset(content, 1, MANAGED_RAM_PAGE_SIZE);
+    memset(content + MANAGED_RAM_PAGE_SIZE, 2, MANAGED_RAM_PAGE_SIZE);
+    managed_ram_put_data(out, 1, &run, content);
+    return out;
+}
+
+/* Content is accepted only if it is all that there is. */
+static bool get_data(const uint8_t *buf, uint32_t len, uint32_t *block,
+                     ManagedRamRun *run)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    const uint8_t *content = managed_ram_get_data(copy, len, two,
+                                                  ARRAY_SIZE(two), block, run,
+                                                  &err);
+
+    g_assert_true(!content == !!err);
+    error_free(err);
+    g_assert_true(!content ||
+                  content + run->nr * MANAGED_RAM_PAGE_SIZE == copy + len);
+    return content;
+}
+
+static void test_data(void)
+{
+    g_autoptr(GByteArray) d = data();
+    ManagedRamRun run;
+    uint32_t block, len, bit;
+
+    assert_header(d, MANAGED_RAM_DATA);
+    g_assert_true(get_data(payload(d), payload_len(d), &block, &run));
+    g_assert_cmpuint(block, ==, 1);
+    g_assert_cmphex(run.first, ==, 0x1fe);
+    g_assert_cmpuint(run.nr, ==, 2);
+    g_assert_cmpuint(payload(d)[20], ==, 1);
+    g_assert_cmpuint(d->data[d->len - 1], ==, 2);
+    for (len = 0; len < payload_len(d); len += len < 64 ? 1 : 37) {
+        g_assert_false(get_data(payload(d), len, &block, &run));
+    }
+    for (bit = 0; bit < 8 * 20; bit++) {
+        payload(d)[bit / 8] ^= 1 << bit % 8;
+        if (get_data(payload(d), payload_len(d), &block, &run)) {
+            g_assert_cmpuint(block, <, 2);
+            g_assert_cmpuint(run.nr, ==, 2);
+            g_assert_cmpuint(run.first, <=, two[block].size / 4096 - 2);
+        }
+        payload(d)[bit / 8] ^= 1 << bit % 8;
+    }
+    g_byte_array_append(d, (uint8_t *)"", 1);
+    g_assert_false(get_data(payload(d), payload_len(d), &block, &run));
+}
+
 static void test_there_and_back(void)
 {
     g_autoptr(GByteArray) end = g_byte_array_new();
@@ -256,6 +315,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/ram-wire/there-and-back", test_there_and_back);
     g_test_add_func("/mm/ram-wire/bytes", test_bytes);
     g_test_add_func("/mm/ram-wire/largest", test_largest);
+    g_test_add_func("/mm/ram-wire/data", test_data);
     g_test_add_func("/mm/ram-wire/truncated", test_truncated);
     g_test_add_func("/mm/ram-wire/flipped", test_flipped);
     g_test_add_func("/mm/ram-wire/nonsense", test_nonsense);

@@ -3,11 +3,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Migration need not read pages that are zero, and must not populate them.  The
+ * Migration need not read pages that are zero, and must populate none.  The
  * page map alone does not tell: after the death of a pager a page may be there
- * that the map calls NEVER.  So QEMU asks, and what is answered is so at that
- * moment: it takes this thread to bring a page in.  What the guest writes later
- * QEMU learns from its dirty bitmap, which it clears before it asks.
+ * that the map calls NEVER, or SWAPPED.  So QEMU asks, and what is answered is
+ * so at that moment: it takes this thread to bring a page in.  What the guest
+ * writes later QEMU learns from its dirty bitmap, which it clears before it
+ * asks.
  */
 #include "qemu/osdep.h"
 #include "../region.h"
@@ -25,16 +26,15 @@ static MmLook look_at(const MmRegion *region, uint64_t page)
     uint64_t unit = mm_region_unit(region, page);
     uint64_t entry = mm_map_get(&region->map, unit);
 
-    switch (mm_entry_state(entry)) {
-    case MM_PAGE_NEVER:
+    if (mm_entry_state(entry) == MM_PAGE_NEVER) {
         return MM_LOOK_NEVER;
-    case MM_PAGE_SWAPPED:
-        /* of a huge page each part lies elsewhere: taken for content */
-        return !mm_region_is_huge(region) && is_zero(&region->map, page, entry)
-               ? MM_LOOK_ZERO : MM_LOOK_CONTENT;
-    default:
+    }
+    if (mm_entry_state(entry) != MM_PAGE_SWAPPED) {
         return MM_LOOK_CONTENT;
     }
+    /* of a huge page each part lies elsewhere */
+    entry = mm_map_get(&region->map, page);
+    return is_zero(&region->map, page, entry) ? MM_LOOK_ZERO : MM_LOOK_SWAPPED;
 }
 
 void mm_look(MmFault *f, MmRegion *region, const MmRingSlot *request)

@@ -1,0 +1,195 @@
+/*
+ * Managed memory: what becomes of pages that arrive with a migration
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Zero pages are discarded, content of swapped pages goes where swapped pages
+ * are: neither takes memory here.  Memory that is not managed is written to.
+ *
+ * The stream is hostile until it has been checked.  Records take effect in the
+ * order in which they come, and all of them before the section's part ends.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu.h"
+#include "exec/ramblock.h"
+#include "exec/ram_addr.h"
+#include "migration/managed-ram-internal.h"
+#include "migration/managed-ram-wire.h"
+#include "migration/misc.h"
+#include "migration/ram.h"
+#include "qapi/error.h"
+#include "sysemu/managed-memory.h"
+
+/* Main thread */
+typedef struct ManagedRamTarget {
+    ManagedRamBlock *blocks;
+    unsigned nr_blocks;
+} ManagedRamTarget;
+
+static ManagedRamTarget target;
+
+static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    int nr, i;
+
+    if (target.blocks) {
+        error_setg(errp, "a second HELLO");
+        return false;
+    }
+    target.blocks = g_new0(ManagedRamBlock, MANAGED_RAM_BLOCKS_MAX);
+    nr = managed_ram_get_hello(buf, len, target.blocks, errp);
+    RCU_READ_LOCK_GUARD();
+    for (i = 0; i < nr; i++) {
+        const ManagedRamBlock *block = &target.blocks[i];
+        RAMBlock *rb = qemu_ram_block_by_name(block->name);
+
+        if (!rb || ramblock_is_ignored(rb) || rb->used_length != block->size) {
+            error_setg(errp, "block '%s' has 0x%" PRIx64 " bytes at the "
+                       "source, 0x%" PRIx64 " here", block->name, block->size,
+                       rb ? (uint64_t)rb->used_length : 0);
+            return false;
+        }
+    }
+    target.nr_blocks = MAX(nr, 0);
+    return nr >= 0;
+}
+
+static void write_zeros(RAMBlock *rb, uint64_t start, uint64_t end)
+{
+    for (; start < end; start += MANAGED_RAM_PAGE_SIZE) {
+        ram_handle_compressed(rb->host + start, 0, MANAGED_RAM_PAGE_SIZE);
+    }
+}
+
+/*
+ * What there is may be firmware, or what an earlier round has brought.  Memory
+ * that is not managed is left as it is allocated, as ram does with zero pages.
+ */
+static int make_zero(RAMBlock *rb, uint64_t start, uint64_t end)
+{
+    uint64_t first = QEMU_ALIGN_UP(start, rb->page_size);
+    uint64_t last = QEMU_ALIGN_DOWN(end, rb->page_size);
+
+    if (first >= last || !managed_memory_look(rb->host, 0, NULL)) {
+        write_zeros(rb, start, end);
+        return 0;
+    }
+    write_zeros(rb, start, first);
+    write_zeros(rb, last, end);
+    return ram_discard_range(rb->idstr, first, last - first);
+}
+
+static bool load_zeros(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    g_autofree ManagedRamRun *runs = g_new(ManagedRamRun, MANAGED_RAM_RUNS_MAX);
+    uint32_t block;
+    RAMBlock *rb;
+    int i, nr;
+
+    /* what comes now is newer */
+    managed_memory_store_flush();
+    nr = managed_ram_get_runs(buf, len, target.blocks, target.nr_blocks,
+                              &block, runs, errp);
+    if (nr < 0) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(target.blocks[block].name);
+    for (i = 0; rb && i < nr; i++) {
+        uint64_t start = runs[i].first * MANAGED_RAM_PAGE_SIZE;
+        int ret = make_zero(rb, start,
+                            start + runs[i].nr * MANAGED_RAM_PAGE_SIZE);
+
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "block '%s': cannot discard pages "
+                             "0x%" PRIx64 " +0x%" PRIx64, rb->idstr,
+                             runs[i].first, runs[i].nr);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* To where swapped pages are, in managed memory. */
+static bool load_data(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    const uint8_t *content;
+    ManagedRamRun run;
+    uint32_t block;
+    RAMBlock *rb;
+
+    content = managed_ram_get_data(buf, len, target.blocks, target.nr_blocks,
+                                   &block, &run, errp);
+    if (!content) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(target.blocks[block].name);
+    if (rb) {
+        uint8_t *host = rb->host + run.first * MANAGED_RAM_PAGE_SIZE;
+
+        if (!managed_memory_store(host, run.nr, content)) {
+            memcpy(host, content, run.nr * MANAGED_RAM_PAGE_SIZE);
+        }
+    }
+    return true;
+}
+
+/* Returns 1 after END, 0 if more follows, or -1. */
+static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
+{
+    ManagedRamHeader header;
+
+    qemu_get_buffer(f, buf, MANAGED_RAM_HEADER_LEN);
+    if (qemu_file_get_error(f)) {
+        error_setg(errp, "the stream ends within the section");
+        return -1;
+    }
+    if (!managed_ram_get_header(buf, &header, errp)) {
+        return -1;
+    }
+    qemu_get_buffer(f, buf, header.len);
+    if (qemu_file_get_error(f)) {
+        error_setg(errp, "the stream ends within record %u", header.type);
+        return -1;
+    }
+    switch (header.type) {
+    case MANAGED_RAM_END:
+        return 1;
+    case MANAGED_RAM_HELLO:
+        return load_hello(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_NEVER:
+    case MANAGED_RAM_ZERO:
+        return load_zeros(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_DATA:
+        return load_data(buf, header.len, errp) ? 0 : -1;
+    default:
+        return 0;
+    }
+}
+
+int managed_ram_load_state(QEMUFile *f, void *opaque, int version_id)
+{
+    g_autofree uint8_t *buf = g_malloc(MANAGED_RAM_PAYLOAD_MAX);
+    Error *err = NULL;
+    int ret;
+
+    do {
+        ret = load_record(f, buf, &err);
+    } while (ret == 0);
+    /* what ram brings after it is newer, and the guest may run then */
+    managed_memory_store_flush();
+    if (ret < 0) {
+        error_reportf_err(err, "managed memory cannot be loaded: ");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int managed_ram_load_cleanup(void *opaque)
+{
+    g_clear_pointer(&target.blocks, g_free);
+    target.nr_blocks = 0;
+    return 0;
+}
