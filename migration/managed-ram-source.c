@@ -32,7 +32,9 @@
 #include "managed-memory/shared.h"
 #include "migration/managed-ram-internal.h"
 #include "migration/managed-ram-wire.h"
+#include "migration/migration.h"
 #include "migration/misc.h"
+#include "migration/multifd.h"
 #include "migration/ram.h"
 #include "sysemu/managed-memory.h"
 
@@ -46,6 +48,7 @@ typedef struct ManagedRamSource {
     uint64_t round;             /* of the bitmap that is being gone through */
     unsigned block;             /* how far */
     uint64_t page;
+    bool any;                   /* something of this part has been sent */
     GByteArray *out;
     uint8_t *content;           /* of FETCH_PAGES pages */
 } ManagedRamSource;
@@ -275,6 +278,7 @@ static void send_window(QEMUFile *f, Window *w)
     if (claim(w)) {
         look(w);
         send_claimed(w);
+        source.any |= source.out->len != 0;
         send_out(f);
     }
 }
@@ -307,6 +311,24 @@ static bool step(QEMUFile *f)
     return false;
 }
 
+/* What ram sends next through channels of its own must not come first. */
+static int end_part(QEMUFile *f)
+{
+    bool sync = source.any && migrate_use_multifd();
+
+    if (sync) {
+        managed_ram_put_sync(source.out);
+    }
+    managed_ram_put_end(source.out);
+    send_out(f);
+    if (!sync) {
+        return 0;
+    }
+    /* the channels wait there until the stream has told of it */
+    qemu_fflush(f);
+    return multifd_send_sync_main(f);
+}
+
 static void new_round(void)
 {
     source.round = ram_counters.dirty_sync_count;
@@ -314,20 +336,19 @@ static void new_round(void)
     source.page = 0;
 }
 
-/* Returns 1 if ram may go on, 0 if not all has been looked through yet. */
+/* Returns 1 if ram may go on, 0 if there is more to look through, or -1. */
 int managed_ram_save_iterate(QEMUFile *f, void *opaque)
 {
     bool more = true;
 
+    source.any = false;
     if (source.round != ram_counters.dirty_sync_count) {
         new_round();
     }
     while (more && !qemu_file_rate_limit(f)) {
         more = step(f);
     }
-    managed_ram_put_end(source.out);
-    send_out(f);
-    return !more;
+    return end_part(f) < 0 ? -1 : !more;
 }
 
 /* The rest is little, the guest stands still: ram sends it as content. */

@@ -17,6 +17,7 @@
 #include "migration/managed-ram-internal.h"
 #include "migration/managed-ram-wire.h"
 #include "migration/misc.h"
+#include "migration/multifd.h"
 #include "migration/ram.h"
 #include "qapi/error.h"
 #include "sysemu/managed-memory.h"
@@ -164,6 +165,10 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return load_zeros(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_DATA:
         return load_data(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_SYNC:
+        managed_memory_store_flush();
+        multifd_recv_sync_main();
+        return 0;
     default:
         return 0;
     }

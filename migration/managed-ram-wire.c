@@ -56,6 +56,11 @@ void managed_ram_put_end(GByteArray *out)
     put_header(out, MANAGED_RAM_END, 0);
 }
 
+void managed_ram_put_sync(GByteArray *out)
+{
+    put_header(out, MANAGED_RAM_SYNC, 0);
+}
+
 void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
                            unsigned nr)
 {

@@ -27,6 +27,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_NEVER,
     MANAGED_RAM_ZERO,
     MANAGED_RAM_DATA,
+    MANAGED_RAM_SYNC,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -49,6 +50,9 @@ typedef struct ManagedRamRun {
 
 /** managed_ram_put_end: append an END record to @out. */
 void managed_ram_put_end(GByteArray *out);
+
+/** managed_ram_put_sync: append a SYNC record to @out. */
+void managed_ram_put_sync(GByteArray *out);
 
 /** managed_ram_put_hello: append a HELLO; @nr at most MANAGED_RAM_BLOCKS_MAX */
 void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,

@@ -140,6 +140,7 @@ static void test_data(void)
 static void test_there_and_back(void)
 {
     g_autoptr(GByteArray) end = g_byte_array_new();
+    g_autoptr(GByteArray) sync = g_byte_array_new();
     g_autoptr(GByteArray) h = hello();
     g_autoptr(GByteArray) z = zeros();
     uint32_t block;
@@ -148,6 +149,9 @@ static void test_there_and_back(void)
     managed_ram_put_end(end);
     assert_header(end, MANAGED_RAM_END);
     g_assert_cmpuint(end->len, ==, MANAGED_RAM_HEADER_LEN);
+    managed_ram_put_sync(sync);
+    assert_header(sync, MANAGED_RAM_SYNC);
+    g_assert_cmpuint(sync->len, ==, MANAGED_RAM_HEADER_LEN);
     assert_header(h, MANAGED_RAM_HELLO);
     g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, 2);
     for (i = 0; i < 2; i++) {
