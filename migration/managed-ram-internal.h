@@ -12,12 +12,16 @@
 #define MIGRATION_MANAGED_RAM_INTERNAL_H
 
 #include "migration/qemu-file.h"
+#include "qapi/qapi-types-migration.h"
 
 /* Of SaveVMHandlers: in the migration thread, setup also under the BQL */
 int managed_ram_save_setup(QEMUFile *f, void *opaque);
 int managed_ram_save_iterate(QEMUFile *f, void *opaque);
 int managed_ram_save_complete(QEMUFile *f, void *opaque);
 void managed_ram_save_cleanup(void *opaque);
+
+/** managed_ram_sent: by this migration, or the last one; any thread */
+ManagedRamStats managed_ram_sent(void);
 
 /* Likewise: in the main thread */
 int managed_ram_load_state(QEMUFile *f, void *opaque, int version_id);

@@ -24,6 +24,7 @@
  *    everything counts as content in memory.
  */
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/rcu.h"
@@ -51,6 +52,9 @@ typedef struct ManagedRamSource {
     bool any;                   /* something of this part has been sent */
     GByteArray *out;
     uint8_t *content;           /* of FETCH_PAGES pages */
+
+    /* atomic; kept until the next migration */
+    ManagedRamStats sent;
 } ManagedRamSource;
 
 /* Dirty pages of a block that are looked at together */
@@ -73,10 +77,27 @@ static ManagedRamSource source;
 
 QEMU_BUILD_BUG_ON(WINDOW_PAGES / 2 > MANAGED_RAM_RUNS_MAX);
 
+ManagedRamStats managed_ram_sent(void)
+{
+    return (ManagedRamStats) {
+        .never = qatomic_read(&source.sent.never),
+        .zero = qatomic_read(&source.sent.zero),
+        .fetched = qatomic_read(&source.sent.fetched),
+        .bytes = qatomic_read(&source.sent.bytes),
+    };
+}
+
+/* Migration thread only */
+static void count(uint64_t *counter, uint64_t nr)
+{
+    qatomic_set(counter, *counter + nr);
+}
+
 static void send_out(QEMUFile *f)
 {
     qemu_put_buffer(f, source.out->data, source.out->len);
     ram_counters.transferred += source.out->len;
+    count(&source.sent.bytes, source.out->len);
     g_byte_array_set_size(source.out, 0);
 }
 
@@ -106,6 +127,10 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     source.round = 0;
     source.block = 0;
     source.page = 0;
+    qatomic_set(&source.sent.never, 0);
+    qatomic_set(&source.sent.zero, 0);
+    qatomic_set(&source.sent.fetched, 0);
+    qatomic_set(&source.sent.bytes, 0);
     managed_ram_put_hello(source.out, source.blocks, source.nr_blocks);
     managed_ram_put_end(source.out);
     send_out(f);
@@ -202,6 +227,8 @@ static void send_zeros(const Window *w, MmLook kind, ManagedRamType type)
         if (w->look[i] == kind) {
             add_page(&runs, w->page + i);
             ram_counters.duplicate++;
+            count(kind == MM_LOOK_NEVER ? &source.sent.never
+                                        : &source.sent.zero, 1);
         }
     }
     if (runs.nr) {
@@ -223,6 +250,7 @@ static void send_content(const Window *w, unsigned first, unsigned nr,
         managed_ram_put_data(source.out, source.block, &run,
                              source.content + i * MANAGED_RAM_PAGE_SIZE);
         ram_counters.normal += run.nr;
+        count(&source.sent.fetched, run.nr);
     }
 }
 
@@ -351,10 +379,17 @@ int managed_ram_save_iterate(QEMUFile *f, void *opaque)
     return end_part(f) < 0 ? -1 : !more;
 }
 
-/* The rest is little, the guest stands still: ram sends it as content. */
+/*
+ * The guest stands still.  What it has written last, and what has been evicted
+ * of that, is known only after one more look at the dirty log.
+ */
 int managed_ram_save_complete(QEMUFile *f, void *opaque)
 {
-    managed_ram_put_end(source.out);
-    send_out(f);
-    return 0;
+    source.any = false;
+    ram_sync_dirty_bitmap();
+    new_round();
+    while (step(f)) {
+        /* all of it */
+    }
+    return end_part(f);
 }

@@ -30,7 +30,9 @@
 #include "migration/managed-ram-wire.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-migration.h"
 #include "sysemu/managed-memory.h"
 
 /* The pong of a destination that understands the section: "MMR", version */
@@ -45,6 +47,7 @@ static bool understood;         /* the destination says so */
 static bool answered;           /* it has answered the first ping */
 /* atomic: written by the migration thread */
 static bool active;
+static bool used;               /* by this migration, or the last one */
 
 static bool enabled(void)
 {
@@ -91,6 +94,7 @@ void managed_ram_negotiate(MigrationState *s)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_TIMEOUT_MS;
 
+    qatomic_set(&used, false);
     if (!managed_ram_wants_return_path(s)) {
         return;
     }
@@ -102,6 +106,7 @@ void managed_ram_negotiate(MigrationState *s)
         g_usleep(ANSWER_RECHECK_US);
     }
     qatomic_set(&active, qatomic_read(&understood));
+    qatomic_set(&used, qatomic_read(&understood));
 }
 
 void managed_ram_close_return_path(MigrationState *s)
@@ -133,6 +138,16 @@ void managed_ram_ping(MigrationIncomingState *mis)
 {
     if (enabled()) {
         migrate_send_rp_pong(mis, PONG_UNDERSTOOD);
+    }
+}
+
+void managed_ram_fill_info(MigrationInfo *info)
+{
+    ManagedRamStats sent = managed_ram_sent();
+
+    if (qatomic_read(&used)) {
+        info->has_managed_ram = true;
+        info->managed_ram = QAPI_CLONE(ManagedRamStats, &sent);
     }
 }
 

@@ -42,4 +42,14 @@ void managed_ram_pong(uint32_t value);
 /** managed_ram_ping: hook of loadvm_process_command(), before the pong. */
 void managed_ram_ping(MigrationIncomingState *mis);
 
+/**
+ * managed_ram_fill_info: hook of populate_ram_info()
+ *
+ * Adds what the section has sent, if it is used.  Main thread.
+ */
+void managed_ram_fill_info(MigrationInfo *info);
+
+/** managed_ram_print_info: hook of hmp_info_migrate(): the same as text. */
+void managed_ram_print_info(Monitor *mon, const MigrationInfo *info);
+
 #endif

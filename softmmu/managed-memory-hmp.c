@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "migration/managed-ram.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qapi/error.h"
@@ -49,6 +50,18 @@ static void print_usage(Monitor *mon, const ManagedMemoryUsage *usage)
                    usage->faults_wait);
     monitor_printf(mon, "  waiting: %" PRIu32 " threads, oldest %" PRIu64
                    " ms\n", usage->stalled_threads, usage->oldest_fault_ms);
+}
+
+void managed_ram_print_info(Monitor *mon, const MigrationInfo *info)
+{
+    const ManagedRamStats *sent = info->managed_ram;
+
+    if (info->has_managed_ram) {
+        monitor_printf(mon, "not in memory: %" PRIu64 " pages never touched, %"
+                       PRIu64 " zero, %" PRIu64 " swapped, sent with %" PRIu64
+                       " kbytes\n", sent->never, sent->zero, sent->fetched,
+                       sent->bytes >> 10);
+    }
 }
 
 static void hmp_info_managed_memory(Monitor *mon, const QDict *qdict)
