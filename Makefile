@@ -15,8 +15,8 @@ programs := qemu-system-x86_64 qemu-img \
 tests := ?memory-manager/pager/qemu-memory-pager-test ?managed-memory-tests \
     storage-daemon/qemu-storage-daemon
 
-.PHONY: all configured programs tests check check-long demo bench docs install \
-        clean distclean help
+.PHONY: all configured programs tests check check-long demo bench \
+        bench-migration docs install clean distclean help
 .NOTPARALLEL:
 
 all: programs
@@ -27,6 +27,8 @@ help:
 	@echo 'make check-long   the same, with the tests that take minutes'
 	@echo 'make demo         a Linux guest in a quarter of its memory'
 	@echo 'make bench        measure, report in BUILD/bench  [ONLY=name] [RUNS=n]'
+	@echo 'make bench-migration'
+	@echo '                  the same for migration  [RUNS=n]'
 	@echo 'make docs         man pages in BUILD/man, HTML in BUILD/html'
 	@echo 'make install      install  [DESTDIR=dir]'
 	@echo 'make clean        remove what was built, keep the downloads'
@@ -69,6 +71,11 @@ demo: programs
 bench: programs
 	@scripts/install-packages --log=$(build)/packages.log demo bench
 	@BUILD=$(build) tests/bench/bench --runs=$(RUNS) $(ONLY)
+
+bench-migration: programs
+	@scripts/install-packages --log=$(build)/packages.log demo bench
+	@BUILD=$(build) tests/bench/bench --runs=$(RUNS) --report=migration \
+	    migration
 
 docs: configured
 	@scripts/install-packages --log=$(build)/packages.log docs

@@ -63,6 +63,10 @@ class NotLimitedError(Exception):
     """A guest has had more memory than it was to have: a worthless run."""
 
 
+class GuestMigrationError(Exception):
+    """A guest has not got to the other side."""
+
+
 class Setup:
     """What is the same on all sides.
 
@@ -89,10 +93,12 @@ class Setup:
         """Size of the kernel's swap: room for all, and for one more."""
         return (guests + 1) * self.memory * MIB
 
-    def vm_options(self):
-        """For GuestVM."""
+    def vm_options(self, incoming=None):
+        """For GuestVM; incoming: the address that its guest comes to."""
+        extra = ("-incoming", incoming) if incoming else ()
         return {"memory": f"{self.memory}M", "accel": self.accel,
-                "cpus": self.cpus, "disk": None, "extra": self.extra}
+                "cpus": self.cpus, "disk": None,
+                "extra": (*self.extra, *extra)}
 
 
 class Sample:
@@ -128,6 +134,10 @@ class Guest:
 
     def settle(self):
         """Its memory has its content now: make the limit exact."""
+
+    def limited(self):
+        """A context in which it has no more than its limit, as it arrives."""
+        return contextlib.nullcontext()
 
     def command(self, line):
         """Have it do something."""
@@ -220,11 +230,17 @@ class SwappedGuest(Guest):
 
     def command(self, line):
         """Have it do something; meanwhile the limit is kept exact."""
+        with self.limited():
+            return super().command(line)
+
+    @contextlib.contextmanager
+    def limited(self):
+        """A context in which its limit follows what else the cgroup holds."""
         done = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(self._follow, done)
             try:
-                return super().command(line)
+                yield
             finally:
                 done.set()
                 following.result()
@@ -296,13 +312,14 @@ def _manager(setup, box):
 
 
 @contextlib.contextmanager
-def _managed_guest(setup, box, manager, name="guest"):
+def _managed_guest(setup, box, manager, name="guest", incoming=None):
     vm = GuestVM(box, name=name, manager=manager, limit=f"{setup.limit}M",
-                 **setup.vm_options())
+                 **setup.vm_options(incoming))
     vm.launch()
     guest = ManagedGuest(vm, setup, manager)
     try:
-        guest.wait_ready()
+        if not incoming:
+            guest.wait_ready()
         yield guest
     finally:
         vm.kill()
@@ -333,15 +350,18 @@ def _cgroup(name):
 
 
 @contextlib.contextmanager
-def _swapped_guest(kind, setup, box, name="guest"):
+def _swapped_guest(kind, setup, box, name="guest", incoming=None):
     backend = BACKENDS[kind].format(memory=f"{setup.memory}M")
     with _cgroup(f"mm-bench-{kind}-{next(_numbers)}") as cgroup:
         vm = GuestVM(box, name=name, backend=backend, prefix=cgroup.prefix(),
-                     **setup.vm_options())
+                     **setup.vm_options(incoming))
         vm.launch()
         guest = SwappedGuest(vm, setup, cgroup)
         try:
-            guest.wait_ready()
+            if incoming:
+                guest.limit()
+            else:
+                guest.wait_ready()
             yield guest
         finally:
             vm.kill()
@@ -351,12 +371,37 @@ def _swapped_guest(kind, setup, box, name="guest"):
 def open_side(name, setup):
     """A context with a guest: "managed", "memfd" or "private"."""
     with Sandbox(f"bench-{name}-{next(_numbers)}") as box:
-        if name == "managed":
-            with _managed_guest(setup, box, _manager(setup, box)) as guest:
-                yield guest
-        else:
-            with _swap(setup, box), _swapped_guest(name, setup, box) as guest:
-                yield guest
+        with contextlib.ExitStack() as stack:
+            if name != "managed":
+                stack.enter_context(_swap(setup, box))
+            yield stack.enter_context(_on_new_host(name, setup, box))
+
+
+def _on_new_host(name, setup, box, incoming=None):
+    """A context with a guest that has tiers or a cgroup of its own."""
+    if name == "managed":
+        return _managed_guest(setup, box, _manager(setup, box),
+                              incoming=incoming)
+    return _swapped_guest(name, setup, box, incoming=incoming)
+
+
+@contextlib.contextmanager
+def open_pair(name, setup):
+    """A context with a guest, what it can migrate to, and its address."""
+    with contextlib.ExitStack() as stack:
+        def sandbox():
+            return stack.enter_context(
+                Sandbox(f"bench-{name}-{next(_numbers)}"))
+
+        box = sandbox()
+        if name != "managed":
+            stack.enter_context(_swap(setup, box, 2))
+        source = stack.enter_context(_on_new_host(name, setup, box))
+        # A sandbox takes for its own what is started after it.
+        other = sandbox()
+        address = f"unix:{other.run}/migration"
+        yield source, stack.enter_context(
+            _on_new_host(name, setup, other, address)), address
 
 
 @contextlib.contextmanager
