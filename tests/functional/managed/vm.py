@@ -44,7 +44,8 @@ class GuestVM(QEMUMachine):
     # pylint: disable=too-many-arguments,too-many-instance-attributes
     def __init__(self, box, name="guest", manager=None, limit=None,
                  memory="1G", backend=None, cpus=2, accel="tcg", disk="64M",
-                 free_page_reporting=False, run="", parameters="",
+                 free_page_reporting=False, free_page_hint=False, run="",
+                 parameters="",
                  user=None, reboot=False, aio=None, prefix=(), extra=(),
                  stock=False):
         """
@@ -58,6 +59,7 @@ class GuestVM(QEMUMachine):
         parameters  more of the kernel command line
         user        run QEMU as this user
         reboot      let the guest reboot instead of ending QEMU then
+        free_page_reporting, free_page_hint   whether the balloon has them
         aio         how QEMU does the disk's I/O; None: io_uring if it can
         prefix      words before QEMU's command
         extra       more arguments for QEMU
@@ -82,7 +84,8 @@ class GuestVM(QEMUMachine):
         self.memory = environment.parse_size(memory)
         self._add_memory(manager, limit, memory, backend)
         self._add_guest(run, parameters, accel, cpus)
-        self._add_devices(disk, aio, free_page_reporting)
+        self._add_balloon(free_page_reporting, free_page_hint)
+        self._add_disk(disk, aio)
         if not reboot:
             self.add_args("-no-reboot")
         self.add_args(*extra)
@@ -184,10 +187,16 @@ class GuestVM(QEMUMachine):
                       "-initrd", str(environment.GUEST / "initrd"),
                       "-append", " ".join(words))
 
-    def _add_devices(self, disk, aio, free_page_reporting):
-        reporting = "on" if free_page_reporting else "off"
-        self.add_args("-device", "virtio-balloon-pci,id=balloon0,"
-                      f"free-page-reporting={reporting}")
+    def _add_balloon(self, reporting, hint):
+        device = "virtio-balloon-pci,id=balloon0"
+        if reporting:
+            device += ",free-page-reporting=on"
+        if hint:
+            device += ",free-page-hint=on,iothread=hinting"
+            self.add_args("-object", "iothread,id=hinting")
+        self.add_args("-device", device)
+
+    def _add_disk(self, disk, aio):
         if disk is None:
             return
         self.disk_path = os.path.join(self.box.disk, f"{self._name}.img")
