@@ -30,8 +30,18 @@ static Transfer stores[MM_RING_STORES];
 static unsigned first_store, nr_stores;
 
 QEMU_BUILD_BUG_ON(MANAGED_MEMORY_STORE_PAGES != MM_RING_CONTENT_MAX);
+/* Two are under way at a time. */
+#define FETCH_TRANSFERS (MM_RING_FETCHES / 2)
 QEMU_BUILD_BUG_ON(MANAGED_MEMORY_FETCH_PAGES !=
-                  MM_RING_FETCHES * MM_RING_CONTENT_MAX);
+                  FETCH_TRANSFERS * MM_RING_CONTENT_MAX);
+
+struct ManagedMemoryFetch {
+    unsigned nr;                /* pages */
+    unsigned buffer;            /* the first one's page of the ring's buffer */
+    bool has_buffer;
+    unsigned posted;
+    Transfer t[FETCH_TRANSFERS];
+};
 
 static uint8_t *buffer_page(unsigned page)
 {
@@ -124,25 +134,38 @@ static void take_fetched(const Transfer *t, unsigned first,
     }
 }
 
-void managed_memory_fetch(const void *host, unsigned nr, unsigned long *pages,
-                          uint8_t *content)
+ManagedMemoryFetch *managed_memory_fetch_begin(const void *host, unsigned nr,
+                                               const unsigned long *pages)
 {
-    Transfer t[MM_RING_FETCHES];
-    unsigned i, buffer, posted = 0;
+    ManagedMemoryFetch *fetch = g_new0(ManagedMemoryFetch, 1);
+    unsigned i;
 
     assert(nr <= MANAGED_MEMORY_FETCH_PAGES);
-    if (!managed_ring_buffer_get(nr, &buffer)) {
-        bitmap_zero(pages, nr);
-        return;
+    fetch->nr = nr;
+    fetch->has_buffer = managed_ring_buffer_get(nr, &fetch->buffer);
+    for (i = 0; fetch->has_buffer && i < nr; i += MM_RING_CONTENT_MAX) {
+        fetch->posted += post_fetch(host, pages, i,
+                                    MIN(i + MM_RING_CONTENT_MAX, nr),
+                                    fetch->buffer, &fetch->t[fetch->posted]);
     }
-    for (i = 0; i < nr; i += MM_RING_CONTENT_MAX) {
-        posted += post_fetch(host, pages, i, MIN(i + MM_RING_CONTENT_MAX, nr),
-                             buffer, &t[posted]);
+    return fetch;
+}
+
+void managed_memory_fetch_end(ManagedMemoryFetch *fetch, unsigned long *pages,
+                              uint8_t *content)
+{
+    unsigned i;
+
+    for (i = 0; i < fetch->posted; i++) {
+        take_fetched(&fetch->t[i], fetch->t[i].buffer - fetch->buffer, pages,
+                     content);
     }
-    for (i = 0; i < posted; i++) {
-        take_fetched(&t[i], t[i].buffer - buffer, pages, content);
+    if (fetch->has_buffer) {
+        managed_ring_buffer_put(fetch->buffer, fetch->nr);
+    } else {
+        bitmap_zero(pages, fetch->nr);
     }
-    managed_ring_buffer_put(buffer, nr);
+    g_free(fetch);
 }
 
 /* ---- store ---- */

@@ -19,15 +19,19 @@
  * R1 What is sent of a page was so after its dirty bits had been cleared: what
  *    is written to it since then sets them again, and is sent later.  To clear
  *    them after the look might lose what is written meanwhile.
- * R2 What has been claimed is sent or given back before the window ends.
+ * R2 What has been claimed is sent or given back before the section's part
+ *    ends.
  * R3 The pager's word is taken only from the second look; without a pager
  *    everything counts as content in memory.
+ *
+ * While a window's content is fetched the one before it is sent.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/rcu.h"
+#include "qemu/timer.h"
 #include "exec/ram_addr.h"
 #include "exec/ramblock.h"
 #include "managed-memory/shared.h"
@@ -38,10 +42,13 @@
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "sysemu/managed-memory.h"
+#include "sysemu/runstate.h"
 
 #define WINDOW_PAGES MM_RING_LOOK_MAX
-/* Most swapped pages of one window: what is read at once, and then sent */
+/* From its first swapped page on a window has at most so many. */
 #define FETCH_PAGES MANAGED_MEMORY_FETCH_PAGES
+/* How long a part may take, so that the migration thread looks round: as ram */
+#define PART_MS 50
 
 typedef struct ManagedRamSource {
     ManagedRamBlock *blocks;
@@ -52,6 +59,7 @@ typedef struct ManagedRamSource {
     bool any;                   /* something of this part has been sent */
     GByteArray *out;
     uint8_t *content;           /* of FETCH_PAGES pages */
+    struct Window *fetching;    /* what has been claimed and not sent, or NULL */
 
     /* atomic; kept until the next migration */
     ManagedRamStats sent;
@@ -62,8 +70,14 @@ typedef struct Window {
     RAMBlock *rb;
     uint64_t page;              /* the first one */
     unsigned nr;                /* up to WINDOW_PAGES */
+    unsigned block;             /* number in HELLO */
     uint8_t look[WINDOW_PAGES];
     DECLARE_BITMAP(claimed, WINDOW_PAGES);
+
+    unsigned first;             /* swapped page */
+    unsigned nr_fetched;        /* pages from there on */
+    DECLARE_BITMAP(wanted, FETCH_PAGES); /* of these */
+    ManagedMemoryFetch *fetch;  /* NULL: none is */
 } Window;
 
 /* Runs of pages of one kind */
@@ -97,6 +111,11 @@ static void send_out(QEMUFile *f)
 {
     qemu_put_buffer(f, source.out->data, source.out->len);
     ram_counters.transferred += source.out->len;
+    if (runstate_is_running()) {
+        ram_counters.precopy_bytes += source.out->len;
+    } else {
+        ram_counters.downtime_bytes += source.out->len;
+    }
     count(&source.sent.bytes, source.out->len);
     g_byte_array_set_size(source.out, 0);
 }
@@ -163,15 +182,21 @@ static bool is_candidate(const Window *w, unsigned i)
     return w->look[i] != MM_LOOK_CONTENT && test_bit(w->page + i, w->rb->bmap);
 }
 
-/* No more than can be fetched at once. */
+static bool is_swapped(const Window *w, unsigned i)
+{
+    return w->look[i] == MM_LOOK_SWAPPED && is_candidate(w, i);
+}
+
+/* What is swapped out can be fetched at once. */
 static void shorten(Window *w)
 {
-    unsigned i, swapped = 0;
-
-    for (i = 0; i < w->nr && swapped < FETCH_PAGES; i++) {
-        swapped += is_candidate(w, i) && w->look[i] == MM_LOOK_SWAPPED;
+    for (w->first = 0; w->first < w->nr; w->first++) {
+        if (is_swapped(w, w->first)) {
+            break;
+        }
     }
-    w->nr = i;
+    w->nr_fetched = MIN(w->nr - w->first, FETCH_PAGES);
+    w->nr = w->first + w->nr_fetched;
 }
 
 /* Step 2 */
@@ -232,63 +257,64 @@ static void send_zeros(const Window *w, MmLook kind, ManagedRamType type)
         }
     }
     if (runs.nr) {
-        managed_ram_put_runs(source.out, type, source.block, runs.run, runs.nr);
+        managed_ram_put_runs(source.out, type, w->block, runs.run, runs.nr);
     }
 }
 
-/* What has been fetched of @nr pages from @first on */
-static void send_content(const Window *w, unsigned first, unsigned nr,
-                         const unsigned long *had)
+/* What has been had of the pages from w->first on */
+static void send_content(const Window *w, const unsigned long *had)
 {
-    unsigned i, end;
+    unsigned nr = w->nr_fetched, i, end;
 
     for (i = find_first_bit(had, nr); i < nr; i = find_next_bit(had, nr, end)) {
-        ManagedRamRun run = { .first = w->page + first + i };
+        ManagedRamRun run = { .first = w->page + w->first + i };
 
         end = find_next_zero_bit(had, MIN(i + MANAGED_RAM_DATA_MAX, nr), i);
         run.nr = end - i;
-        managed_ram_put_data(source.out, source.block, &run,
+        managed_ram_put_data(source.out, w->block, &run,
                              source.content + i * MANAGED_RAM_PAGE_SIZE);
         ram_counters.normal += run.nr;
         count(&source.sent.fetched, run.nr);
     }
 }
 
-/* Claimed pages of [@first, @first + @nr) that are swapped out */
-static void fetch(Window *w, unsigned first, unsigned nr)
+static void begin_fetch(Window *w)
 {
-    DECLARE_BITMAP(pages, FETCH_PAGES);
     unsigned i;
 
-    bitmap_zero(pages, nr);
-    for (i = 0; i < nr; i++) {
-        if (test_bit(first + i, w->claimed) &&
-            w->look[first + i] == MM_LOOK_SWAPPED) {
-            set_bit(i, pages);
+    bitmap_zero(w->wanted, FETCH_PAGES);
+    for (i = 0; i < w->nr_fetched; i++) {
+        if (test_bit(w->first + i, w->claimed) &&
+            w->look[w->first + i] == MM_LOOK_SWAPPED) {
+            set_bit(i, w->wanted);
         }
     }
-    if (bitmap_empty(pages, nr)) {
-        return;
+    w->fetch = bitmap_empty(w->wanted, FETCH_PAGES) ? NULL
+               : managed_memory_fetch_begin(host_of(w, w->first),
+                                            w->nr_fetched, w->wanted);
+}
+
+/* What was to be fetched and was not is as if it were in memory. */
+static void end_fetch(Window *w)
+{
+    unsigned i;
+
+    if (w->fetch) {
+        managed_memory_fetch_end(w->fetch, w->wanted, source.content);
+        send_content(w, w->wanted);
     }
-    managed_memory_fetch(host_of(w, first), nr, pages, source.content);
-    send_content(w, first, nr, pages);
-    for (i = 0; i < nr; i++) {
-        if (w->look[first + i] == MM_LOOK_SWAPPED && !test_bit(i, pages)) {
-            w->look[first + i] = MM_LOOK_CONTENT;
+    for (i = 0; i < w->nr; i++) {
+        if (w->look[i] == MM_LOOK_SWAPPED &&
+            (i < w->first || !test_bit(i - w->first, w->wanted))) {
+            w->look[i] = MM_LOOK_CONTENT;
         }
     }
 }
 
-/* Step 3 */
-static void send_claimed(Window *w)
+static void give_back_rest(const Window *w)
 {
     unsigned i;
 
-    send_zeros(w, MM_LOOK_NEVER, MANAGED_RAM_NEVER);
-    send_zeros(w, MM_LOOK_ZERO, MANAGED_RAM_ZERO);
-    for (i = 0; i < w->nr; i += FETCH_PAGES) {
-        fetch(w, i, MIN(w->nr - i, FETCH_PAGES));
-    }
     for (i = find_first_bit(w->claimed, w->nr); i < w->nr;
          i = find_next_bit(w->claimed, w->nr, i + 1)) {
         if (w->look[i] == MM_LOOK_CONTENT) {
@@ -297,7 +323,22 @@ static void send_claimed(Window *w)
     }
 }
 
-static void send_window(QEMUFile *f, Window *w)
+/* Step 3 comes to its end for what has been claimed. */
+static void finish_claimed(QEMUFile *f)
+{
+    Window *w = source.fetching;
+
+    if (w) {
+        source.fetching = NULL;
+        end_fetch(w);
+        give_back_rest(w);
+        source.any |= source.out->len != 0;
+        send_out(f);
+    }
+}
+
+/* Steps 1 to 3, but for waiting; then wait for the window before. */
+static void do_window(QEMUFile *f, Window *w)
 {
     if (!look(w)) {
         return;
@@ -305,18 +346,23 @@ static void send_window(QEMUFile *f, Window *w)
     shorten(w);
     if (claim(w)) {
         look(w);
-        send_claimed(w);
-        source.any |= source.out->len != 0;
-        send_out(f);
+        begin_fetch(w);
+        finish_claimed(f);
+        send_zeros(w, MM_LOOK_NEVER, MANAGED_RAM_NEVER);
+        send_zeros(w, MM_LOOK_ZERO, MANAGED_RAM_ZERO);
+        source.fetching = w;
     }
 }
 
-/* Go on with the first window that has dirty pages; false: there is none. */
+/*
+ * Go on with the first window that has dirty pages; false: there is none.  In
+ * an RCU critical section that lasts until finish_claimed().
+ */
 static bool step(QEMUFile *f)
 {
-    static Window w;
+    static Window windows[2];
+    Window *w = &windows[source.fetching == &windows[0]];
 
-    RCU_READ_LOCK_GUARD();
     while (source.block < source.nr_blocks) {
         const ManagedRamBlock *block = &source.blocks[source.block];
         RAMBlock *rb = qemu_ram_block_by_name(block->name);
@@ -326,17 +372,38 @@ static bool step(QEMUFile *f)
         uint64_t page = end ? find_next_bit(rb->bmap, end, source.page) : end;
 
         if (page < end) {
-            w.rb = rb;
-            w.page = page;
-            w.nr = MIN(end - page, WINDOW_PAGES);
-            send_window(f, &w);
-            source.page = page + w.nr;
+            w->rb = rb;
+            w->block = source.block;
+            w->page = page;
+            w->nr = MIN(end - page, WINDOW_PAGES);
+            do_window(f, w);
+            source.page = page + w->nr;
             return true;
         }
         source.block++;
         source.page = 0;
     }
     return false;
+}
+
+/*
+ * All of a round, or as much as the limits let through; returns whether there
+ * is more.
+ */
+static bool send_part(QEMUFile *f, bool limited)
+{
+    int64_t end_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + PART_MS;
+    bool more = true;
+
+    source.any = false;
+    RCU_READ_LOCK_GUARD();
+    while (more && !(limited && (qemu_file_rate_limit(f) ||
+                                 qemu_clock_get_ms(QEMU_CLOCK_REALTIME) >=
+                                 end_ms))) {
+        more = step(f);
+    }
+    finish_claimed(f);
+    return more;
 }
 
 /* What ram sends next through channels of its own must not come first. */
@@ -367,15 +434,12 @@ static void new_round(void)
 /* Returns 1 if ram may go on, 0 if there is more to look through, or -1. */
 int managed_ram_save_iterate(QEMUFile *f, void *opaque)
 {
-    bool more = true;
+    bool more;
 
-    source.any = false;
     if (source.round != ram_counters.dirty_sync_count) {
         new_round();
     }
-    while (more && !qemu_file_rate_limit(f)) {
-        more = step(f);
-    }
+    more = send_part(f, true);
     return end_part(f) < 0 ? -1 : !more;
 }
 
@@ -385,11 +449,8 @@ int managed_ram_save_iterate(QEMUFile *f, void *opaque)
  */
 int managed_ram_save_complete(QEMUFile *f, void *opaque)
 {
-    source.any = false;
     ram_sync_dirty_bitmap();
     new_round();
-    while (step(f)) {
-        /* all of it */
-    }
+    send_part(f, false);
     return end_part(f);
 }

@@ -151,7 +151,7 @@ typedef enum MmLook {
 #define MM_RING_CONTENT_MAX 32      /* pages of OVERWRITE, FETCH, STORE */
 #define MM_RING_LOOK_MAX 4096       /* pages of LOOK */
 /* Requests under way at once; others end without anything done */
-#define MM_RING_FETCHES 8
+#define MM_RING_FETCHES 16
 #define MM_RING_STORES 4
 #define MM_RING_BUFFER_PAGES 1024
 

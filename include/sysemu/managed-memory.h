@@ -177,21 +177,34 @@ static inline bool managed_memory_look(const void *host, unsigned nr,
 #define MANAGED_MEMORY_FETCH_PAGES 256
 #define MANAGED_MEMORY_STORE_PAGES 32
 
+typedef struct ManagedMemoryFetch ManagedMemoryFetch;
+
 /**
- * managed_memory_fetch: content of pages that are swapped out
+ * managed_memory_fetch_begin: ask for content of pages that are swapped out
  *
  * @host: page-aligned address in managed memory
  * @nr: pages of 4 KiB, at most MANAGED_MEMORY_FETCH_PAGES, in one RAMBlock
- * @pages: bitmap of @nr: those that are wanted; out: those that were had
- * @content: @nr pages, filled in for those that were had
+ * @pages: bitmap of @nr: those that are wanted
  *
- * They stay swapped out.  Of others, and of what the pager does not answer
- * within a bounded time, nothing is had.  What is had is the page's content at
- * some moment since the call.  Any thread but those that page faults depend on,
- * one at a time.
+ * They stay swapped out.  Two may be under way at a time.  Any thread but those
+ * that page faults depend on.  managed_memory_fetch_end() frees what is
+ * returned.
  */
-void managed_memory_fetch(const void *host, unsigned nr, unsigned long *pages,
-                          uint8_t *content);
+ManagedMemoryFetch *managed_memory_fetch_begin(const void *host, unsigned nr,
+                                               const unsigned long *pages);
+
+/**
+ * managed_memory_fetch_end: get it
+ *
+ * @pages: bitmap as above; out: of those that were had
+ * @content: as many pages as above, filled in for those that were had
+ *
+ * Of pages that are not swapped out, and of what the pager does not answer
+ * within a bounded time, nothing is had.  What is had is the page's content at
+ * some moment since the beginning.
+ */
+void managed_memory_fetch_end(ManagedMemoryFetch *fetch, unsigned long *pages,
+                              uint8_t *content);
 
 /**
  * managed_memory_store: give pages content without having it in memory

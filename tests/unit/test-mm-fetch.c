@@ -16,6 +16,7 @@
 /* Nothing that any page has */
 #define UNTOUCHED 0xeeeeeeeeeeeeeeeeULL
 #define TIMEOUT_MS 10000
+#define MANY (MM_RING_FETCHES + 4)
 
 static MmVM *vm;
 static MmRegion *region;
@@ -154,11 +155,11 @@ static void test_many(void)
 {
     unsigned i, k;
 
-    swap_out(0, 512);
-    for (i = 0; i < 16; i++) {
+    swap_out(0, MANY * 32);
+    for (i = 0; i < MANY; i++) {
         post(i, i * 32, 32, BUFFER + i * 32);
     }
-    for (i = 0; i < 16; i++) {
+    for (i = 0; i < MANY; i++) {
         uint32_t done = wait_for(i);
 
         g_assert(done == 0xffffffff || (done == 0 && i >= MM_RING_FETCHES));
