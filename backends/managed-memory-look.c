@@ -4,7 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The page map, which QEMU can read, is a hint only: after the death of a pager
- * it may call a page empty that is not.
+ * it may call a page empty that is not.  Where it knows of none there is
+ * nothing to ask: to take a page for one with content is never wrong.
  */
 #include "qemu/osdep.h"
 #include "backends/managed-memory-internal.h"
@@ -41,9 +42,26 @@ static void look(const MmRange *range, uint8_t *answer)
     managed_ring_buffer_put(buffer, 1);
 }
 
+/* In an RCU critical section. */
+static bool any_absent(const ManagedRegion *region, const MmRange *range)
+{
+    unsigned i;
+
+    for (i = 0; i < range->nr_pages; i++) {
+        uint64_t entry = qatomic_read(&region->map[range->first_page + i]);
+
+        if (mm_entry_state(entry) == MM_PAGE_NEVER ||
+            mm_entry_state(entry) == MM_PAGE_SWAPPED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer)
 {
     MmRange range = { .nr_pages = nr };
+    bool absent;
 
     assert(nr <= MM_RING_LOOK_MAX);
     WITH_RCU_READ_LOCK_GUARD() {
@@ -55,9 +73,12 @@ bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer)
         range.region = region->id;
         range.first_page = ((const uint8_t *)host - region->hva) /
                            qemu_real_host_page_size();
+        absent = any_absent(region, &range);
     }
     if (nr) {
         memset(answer, MM_LOOK_CONTENT, nr);
+    }
+    if (absent) {
         look(&range, answer);
     }
     return true;

@@ -14,7 +14,7 @@
  *  1 look: which are dirty and out of memory?
  *  2 claim those: clear their bits, and those of the log that they came from
  *  3 look again, and fetch what is swapped out; what is out of memory now goes
- *    into the stream, all else is given back by marking it dirty
+ *    into the stream, all else is given back, for ram to send it next
  *
  * R1 What is sent of a page was so after its dirty bits had been cleared: what
  *    is written to it since then sets them again, and is sent later.  To clear
@@ -59,7 +59,7 @@ typedef struct ManagedRamSource {
     bool any;                   /* something of this part has been sent */
     GByteArray *out;
     uint8_t *content;           /* of FETCH_PAGES pages */
-    struct Window *fetching;    /* what has been claimed and not sent, or NULL */
+    struct Window *fetching;    /* has been claimed and not sent, or NULL */
 
     /* atomic; kept until the next migration */
     ManagedRamStats sent;
@@ -171,9 +171,12 @@ static void *host_of(const Window *w, unsigned i)
     return w->rb->host + (w->page + i) * MANAGED_RAM_PAGE_SIZE;
 }
 
-static bool look(Window *w)
+static void look(Window *w)
 {
-    return managed_memory_look(host_of(w, 0), w->nr, w->look);
+    if (!managed_memory_look(host_of(w, 0), w->nr, w->look)) {
+        /* not any more: it has been detached */
+        memset(w->look, MM_LOOK_CONTENT, w->nr);
+    }
 }
 
 /* Is it dirty, and out of memory as far as is known? */
@@ -219,14 +222,6 @@ static bool claim(Window *w)
         first = i + 1;
     }
     return any;
-}
-
-static void give_back(const Window *w, unsigned i)
-{
-    /* and not for TCG's translations: nothing has been written */
-    cpu_physical_memory_set_dirty_range(
-        w->rb->offset + (w->page + i) * MANAGED_RAM_PAGE_SIZE,
-        MANAGED_RAM_PAGE_SIZE, 1 << DIRTY_MEMORY_MIGRATION);
 }
 
 static void add_page(Runs *runs, uint64_t page)
@@ -311,14 +306,15 @@ static void end_fetch(Window *w)
     }
 }
 
-static void give_back_rest(const Window *w)
+/* Not to the log: ram would not see them in this round, nor we in the next. */
+static void give_back(const Window *w)
 {
     unsigned i;
 
     for (i = find_first_bit(w->claimed, w->nr); i < w->nr;
          i = find_next_bit(w->claimed, w->nr, i + 1)) {
         if (w->look[i] == MM_LOOK_CONTENT) {
-            give_back(w, i);
+            ram_set_dirty(w->rb, w->page + i);
         }
     }
 }
@@ -331,7 +327,7 @@ static void finish_claimed(QEMUFile *f)
     if (w) {
         source.fetching = NULL;
         end_fetch(w);
-        give_back_rest(w);
+        give_back(w);
         source.any |= source.out->len != 0;
         send_out(f);
     }
@@ -340,9 +336,7 @@ static void finish_claimed(QEMUFile *f)
 /* Steps 1 to 3, but for waiting; then wait for the window before. */
 static void do_window(QEMUFile *f, Window *w)
 {
-    if (!look(w)) {
-        return;
-    }
+    look(w);
     shorten(w);
     if (claim(w)) {
         look(w);
@@ -352,6 +346,15 @@ static void do_window(QEMUFile *f, Window *w)
         send_zeros(w, MM_LOOK_ZERO, MANAGED_RAM_ZERO);
         source.fetching = w;
     }
+}
+
+/* Of @nr pages from @page on, of which the first one is */
+static unsigned last_dirty(const RAMBlock *rb, uint64_t page, unsigned nr)
+{
+    while (!test_bit(page + nr - 1, rb->bmap)) {
+        nr--;
+    }
+    return nr - 1;
 }
 
 /*
@@ -375,7 +378,7 @@ static bool step(QEMUFile *f)
             w->rb = rb;
             w->block = source.block;
             w->page = page;
-            w->nr = MIN(end - page, WINDOW_PAGES);
+            w->nr = last_dirty(rb, page, MIN(end - page, WINDOW_PAGES)) + 1;
             do_window(f, w);
             source.page = page + w->nr;
             return true;

@@ -10,8 +10,11 @@
  * order in which they come, and all of them before the section's part ends.
  */
 #include "qemu/osdep.h"
+#include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "block/aio.h"
 #include "exec/ramblock.h"
 #include "exec/ram_addr.h"
 #include "migration/managed-ram-internal.h"
@@ -21,6 +24,9 @@
 #include "migration/ram.h"
 #include "qapi/error.h"
 #include "sysemu/managed-memory.h"
+
+/* How long records may keep the main loop waiting */
+#define YIELD_MS 10
 
 /* Main thread */
 typedef struct ManagedRamTarget {
@@ -174,13 +180,28 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
     }
 }
 
+/* The monitor works in this thread, too. */
+static void let_others_run(int64_t *since_ms)
+{
+    int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+
+    if (now_ms - *since_ms >= YIELD_MS && qemu_in_coroutine()) {
+        *since_ms = now_ms;
+        aio_co_schedule(qemu_get_current_aio_context(),
+                        qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+}
+
 int managed_ram_load_state(QEMUFile *f, void *opaque, int version_id)
 {
     g_autofree uint8_t *buf = g_malloc(MANAGED_RAM_PAYLOAD_MAX);
+    int64_t since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     Error *err = NULL;
     int ret;
 
     do {
+        let_others_run(&since_ms);
         ret = load_record(f, buf, &err);
     } while (ret == 0);
     /* what ram brings after it is newer, and the guest may run then */

@@ -62,13 +62,20 @@ static bool wanted(void)
            TARGET_PAGE_SIZE == MANAGED_RAM_PAGE_SIZE;
 }
 
-bool managed_ram_wants_return_path(MigrationState *s)
+static bool can_ask(MigrationState *s)
 {
     Object *ioc = OBJECT(qemu_file_get_ioc(s->to_dst_file));
 
     /* a command or a pipe might take the request for a part of the stream */
     return wanted() && (object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_SOCKET) ||
                         object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS));
+}
+
+bool managed_ram_wants_return_path(MigrationState *s)
+{
+    /* the numbers of the last migration are not this one's */
+    qatomic_set(&used, false);
+    return can_ask(s);
 }
 
 static bool waits_for_answer(MigrationState *s)
@@ -94,8 +101,7 @@ void managed_ram_negotiate(MigrationState *s)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_TIMEOUT_MS;
 
-    qatomic_set(&used, false);
-    if (!managed_ram_wants_return_path(s)) {
+    if (!can_ask(s)) {
         return;
     }
     qemu_fflush(s->to_dst_file);

@@ -158,6 +158,7 @@ struct MmFault {
 
     MmFetch fetches[MM_RING_FETCHES];
     unsigned next_fetch;        /* whose turn it is to begin reads */
+    uint64_t import_rest_ns;    /* no store for QEMU before */
 
     /* background: attach scan, then swap-in */
     uint32_t scan_region;

@@ -38,7 +38,7 @@ void mm_fault_call(MmVM *vm, MmFaultWork *fn, void *opaque);
  */
 void mm_fault_retry(MmVM *vm);
 
-/** mm_fault_imported: an import is STORED; reclaim thread */
+/** mm_fault_imported: an import is STORED, or hangs; reclaim thread */
 void mm_fault_imported(MmVM *vm);
 
 /** mm_fault_add_region: publish a region; work for mm_fault_call(). */

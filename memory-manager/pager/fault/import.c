@@ -16,7 +16,8 @@
  *            is NEVER, and QEMU writes to it as to any page.
  *
  * Pages in memory are left alone.  A tier that does not answer holds nobody up
- * for ever: the request ends, and what becomes of the store is nobody's.
+ * for ever: the request ends, and what becomes of the store is nobody's.  That
+ * I/O limits put a store off is no such reason.
  */
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
@@ -25,8 +26,10 @@
 #include "../test-hooks.h"
 #include "fault-internal.h"
 
-/* How long a tier may take to answer. */
+/* How long the reclaim thread may take to begin. */
 #define PATIENCE_NS 1000000000ULL
+/* If it has taken longer: how long nobody else waits for that. */
+#define REST_NS 1000000000ULL
 
 QEMU_BUILD_BUG_ON(MM_RING_CONTENT_MAX > 32);    /* bits of done, cancelled */
 
@@ -102,7 +105,8 @@ bool mm_import_begin(MmFault *f, MmRegion *region, const MmRingSlot *request,
 
     if (!import || mm_region_is_huge(region) || nr > MM_RING_CONTENT_MAX ||
         request->buffer + nr > MM_RING_BUFFER_PAGES ||
-        qatomic_read(&f->vm->reclaim_rests)) {
+        qatomic_read(&f->vm->reclaim_rests) ||
+        f->now_ns < f->import_rest_ns) {
         return false;
     }
     mm_region_reconcile(f->vm, region, page, nr);
@@ -170,6 +174,7 @@ static void give_up(MmFault *f, MmImport *import)
     import->given_up = true;
     mm_ring_end(f, import->slot, 0);
     if (mm_import_move(import, MM_IMPORT_POSTED, MM_IMPORT_IDLE)) {
+        f->import_rest_ns = f->now_ns + REST_NS;
         mm_region_put(f->vm, import->region);
     }
 }
@@ -198,6 +203,13 @@ static void end(MmFault *f, MmImport *import)
     mm_region_put(f->vm, region);
 }
 
+static bool takes_too_long(const MmFault *f, const MmImport *import)
+{
+    return mm_import_state(import) == MM_IMPORT_TAKEN
+           ? qatomic_read(&import->hangs)
+           : f->now_ns - import->since_ns > PATIENCE_NS;
+}
+
 void mm_import_step(MmFault *f)
 {
     unsigned i;
@@ -211,8 +223,7 @@ void mm_import_step(MmFault *f)
             break;
         case MM_IMPORT_POSTED:
         case MM_IMPORT_TAKEN:
-            if (!import->given_up &&
-                f->now_ns - import->since_ns > PATIENCE_NS) {
+            if (!import->given_up && takes_too_long(f, import)) {
                 give_up(f, import);
             }
             break;

@@ -87,6 +87,7 @@ bool mm_import_take(MmReclaim *r, MmBatch *b)
         return false;
     }
     forget(import);
+    qatomic_set(&import->hangs, false);
     if (qatomic_read(&r->vm->reclaim_rests)) {
         give_back(r, import);
         return false;
@@ -99,6 +100,12 @@ bool mm_import_take(MmReclaim *r, MmBatch *b)
         }
     }
     return true;
+}
+
+void mm_import_hangs(MmReclaim *r, MmBatch *b)
+{
+    qatomic_set(&b->import->hangs, true);
+    mm_fault_imported(r->vm);
 }
 
 void mm_import_stored(MmReclaim *r, MmBatch *b)

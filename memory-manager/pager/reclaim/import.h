@@ -31,6 +31,7 @@ typedef enum MmImportState {
 
 typedef struct MmImport {
     unsigned state;             /* MmImportState, atomic */
+    bool hangs;                 /* its store does; atomic, reclaim thread */
 
     /* the fault thread's; the reclaim thread reads them while it is TAKEN */
     MmRegion *region;           /* with a reference */

@@ -362,6 +362,9 @@ bool mm_import_wants(MmReclaim *r);
  */
 bool mm_import_take(MmReclaim *r, MmBatch *b);
 
+/** mm_import_hangs: a tier does not answer the store of such a batch. */
+void mm_import_hangs(MmReclaim *r, MmBatch *b);
+
 /** mm_import_stored: a batch of it has come to its end. */
 void mm_import_stored(MmReclaim *r, MmBatch *b);
 

@@ -326,6 +326,9 @@ bool mm_store_step(MmReclaim *r, MmBatch *b)
     if (b->storing && !b->hangs && takes_long(b)) {
         hang(r, b, true);
         failed(r, b->tier, ETIMEDOUT);
+        if (b->import) {
+            mm_import_hangs(r, b);
+        }
     }
     return !b->storing;
 }
