@@ -7,6 +7,7 @@ apart as docs/interop has it.
 """
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -14,7 +15,9 @@ import threading
 SECTION = b"\x0bmanaged-ram"
 # After the name: instance and version
 START_LEN = len(SECTION) + 8
-PART = 2
+# What ends a section's part, and begins the next one: the other one's number is
+# small, that of this section follows. Less than that occurs in pages, too.
+NEXT_PART = rb"\x7e\x00\x00\x00.\x02"
 HEADER = struct.Struct(">HHI")
 END = 0
 CHUNK = 1 << 16
@@ -42,16 +45,18 @@ def records(stream, offset):
 def first_records(stream):
     """The first record of each type: {type: Record}."""
     start = stream.index(SECTION)
-    section_id = stream[start - 4:start]
+    next_part = re.compile(NEXT_PART + re.escape(stream[start - 4:start]),
+                           re.DOTALL)
     found = {}
     offset = start + START_LEN
-    while offset >= 0:
+    while True:
         for record in records(stream, offset):
             found.setdefault(record.type, record)
             offset = record.end
-        offset = stream.find(bytes([PART]) + section_id, offset)
-        offset += 5 if offset >= 0 else 0
-    return found
+        part = next_part.search(stream, offset)
+        if not part:
+            return found
+        offset = part.end()
 
 
 class Recorder:
