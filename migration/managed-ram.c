@@ -47,6 +47,7 @@ static bool understood;         /* the destination says so */
 static bool answered;           /* it has answered the first ping */
 /* atomic: written by the migration thread */
 static bool active;
+/* atomic: reset by the main thread, before there is a migration thread */
 static bool used;               /* by this migration, or the last one */
 
 static bool enabled(void)

@@ -35,7 +35,8 @@
  *  NEVER       hole, reads as zero.               Fault thread.
  *  SWAPPED     hole, content at tier:place.       Fault thread; the reclaim
  *              thread may move it to another place.
- *  FILLING     content on its way in.             Fault thread, the owner.
+ *  FILLING     content on its way in, or from
+ *              QEMU to a tier.                    Fault thread, the owner.
  *  RESIDENT    present, perhaps mapped.           Either thread.
  *  CANDIDATE   present; zapped once the zap is acknowledged: then unmapped for
  *              as long as this state lasts.       Either thread.
