@@ -91,6 +91,7 @@ static void help(void)
 "\n"
 "Memory:\n"
 "  --tier file[,path=DIR][,name=NAME][,size=SIZE][,overcommit=on|off]\n"
+"              [,shared=on|off]\n"
 "  --tier device,path=PATH[,name=NAME][,size=SIZE]...\n"
 "  --tier compressed[,size=SIZE|PERCENT%%][,algorithm=lz4|zstd]...\n"
 "                         where memory goes that is not resident, several in\n"

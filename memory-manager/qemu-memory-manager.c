@@ -31,6 +31,7 @@
 #include "trace/control.h"
 #include "attach.h"
 #include "manager.h"
+#include "shared-file.h"
 #include "write-budget.h"
 
 static bool exit_requested;
@@ -105,12 +106,16 @@ static void start_service(void)
     if (!mm_rundir_open(&manager.dir, opts->run_dir, &error_fatal)) {
         exit(EXIT_FAILURE);
     }
+    mm_shared_init(manager.dir.path);
     for (i = 0; i < opts->nr_tiers; i++) {
         mm_tier_open(&opts->tiers[i], &error_fatal);
     }
     raise_descriptor_limit();
     mm_qmp_init(&manager);
     mm_adopt_vms(&manager);
+    for (i = 0; i < opts->nr_tiers; i++) {
+        mm_shared_sweep(&manager, &opts->tiers[i]);
+    }
     mm_write_budget_init(&manager);
     mm_qmp_listen(opts->qmp_path, &error_fatal);
     mm_attach_listen(&manager, &error_fatal);

@@ -95,6 +95,13 @@ static ManagedTier *describe_tier(const MmMsgStartTier *conf, const char *path,
     out->has_vm_share = conf->share;
     out->vm_share = conf->share;
     out->overcommit = conf->overcommit;
+    out->has_storage = conf->shared;
+    if (conf->shared) {
+        QemuUUID uuid;
+
+        memcpy(uuid.data, conf->storage, sizeof(uuid.data));
+        out->storage = qemu_uuid_unparse_strdup(&uuid);
+    }
     out->active = active;
     out->throttling = mm_io_throttle_describe(&conf->io);
     out->has_throttling = out->throttling;

@@ -53,6 +53,7 @@ static bool names_tiers(const MmRecord *rec)
         if (tier->conf.number >= MM_MAX_TIERS ||
             tier->conf.kind >= MM_TIER_KIND__MAX ||
             !memchr(tier->conf.name, '\0', MM_NAME_LEN) ||
+            !memchr(tier->conf.file, '\0', MM_FILE_LEN) ||
             !memchr(tier->path, '\0', MM_RECORD_PATH_LEN)) {
             return false;
         }

@@ -11,7 +11,7 @@
 #include "managed-memory/proto.h"
 
 #define MM_RECORD_MAGIC 0x514d4d52      /* "QMMR" */
-#define MM_RECORD_VERSION 4
+#define MM_RECORD_VERSION 5
 /* To be shown: a longer path is cut off. */
 #define MM_RECORD_PATH_LEN 512
 

@@ -14,6 +14,7 @@
 #include "qemu/help_option.h"
 #include "qemu/option.h"
 #include "qemu/units.h"
+#include "shared-file.h"
 #include "tier-conf.h"
 #include "tier-device.h"
 
@@ -54,6 +55,12 @@ QemuOptsList mm_tier_opts = {
             .name = "overcommit",
             .type = QEMU_OPT_BOOL,
             .help = "last tier: do not reserve space when a VM attaches "
+                    "(default: off)",
+        }, {
+            .name = "shared",
+            .type = QEMU_OPT_BOOL,
+            .help = "file: the directory is on storage that other hosts see, "
+                    "so that a VM can migrate without what is in it "
                     "(default: off)",
         },
         {
@@ -238,6 +245,21 @@ static bool parse_write_budget(MmTierConf *tier, QemuOpts *o, Error **errp)
     return true;
 }
 
+static bool check_shared(const MmTierConf *tier, Error **errp)
+{
+    if (tier->shared && tier->kind != MM_TIER_KIND_FILE) {
+        error_setg(errp, "tier '%s' is of type '%s' and cannot be shared; only "
+                   "a directory can", tier->name, mm_tier_type(tier->kind));
+        return false;
+    }
+    if (tier->shared && strlen(tier->path) >= MM_RECORD_PATH_LEN) {
+        error_setg(errp, "the path of tier '%s' has more than %d bytes",
+                   tier->name, MM_RECORD_PATH_LEN - 1);
+        return false;
+    }
+    return true;
+}
+
 static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
 {
     const char *size = qemu_opt_get(o, "size");
@@ -248,7 +270,8 @@ static bool parse_tier(MmTierConf *tier, QemuOpts *o, Error **errp)
            mm_io_throttle_from_opts(&tier->io, o, errp) &&
            parse_write_budget(tier, o, errp) &&
            (tier->kind == MM_TIER_KIND_COMPRESSED
-            ? parse_compressed : parse_outside)(tier, o, errp);
+            ? parse_compressed : parse_outside)(tier, o, errp) &&
+           check_shared(tier, errp);
 }
 
 void mm_tier_clear(MmTierConf *tier)
@@ -266,6 +289,7 @@ bool mm_tier_from_opts(MmTierConf *tier, QemuOpts *o, Error **errp)
     *tier = (MmTierConf) {
         .dirfd = -1,
         .overcommit = qemu_opt_get_bool(o, "overcommit", false),
+        .shared = qemu_opt_get_bool(o, "shared", false),
     };
     if (!parse_tier(tier, o, errp)) {
         mm_tier_clear(tier);
@@ -291,8 +315,8 @@ void mm_tier_parse(MmTierConf *tiers, unsigned *nr, const char *arg)
     if (!o) {
         error_reportf_err(err, "--tier %s: ", arg);
         error_printf("Its parameters are type, name, path, size, algorithm, "
-                     "overcommit, write-budget and throttling.*; --tier "
-                     "help explains them.\n");
+                     "overcommit, shared, write-budget and throttling.*; "
+                     "--tier help explains them.\n");
         exit(EXIT_FAILURE);
     }
     if (!mm_tier_from_opts(&tiers[*nr], o, &err)) {
@@ -461,7 +485,8 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
                     tier->path);
     }
     warn_of_memory(tier);
-    return check_unnamed_files(tier, errp);
+    return tier->shared ? mm_shared_identify(tier, errp)
+                        : check_unnamed_files(tier, errp);
 }
 
 void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
@@ -471,12 +496,14 @@ void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
     *out = (MmMsgStartTier) {
         .kind = tier->kind,
         .overcommit = tier->overcommit,
+        .shared = tier->shared,
         .algorithm = tier->algorithm,
         .share = tier->vm_share,
         .size = tier->vm_size,
         .io = tier->io,
     };
     pstrcpy(out->name, sizeof(out->name), tier->name);
+    memcpy(out->storage, tier->storage, sizeof(out->storage));
     if (tier->dirfd >= 0 && fstat(tier->dirfd, &st) == 0) {
         out->device = st.st_dev;
     }

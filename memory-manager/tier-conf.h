@@ -19,6 +19,8 @@ typedef struct MmTierConf {
     char *path;                 /* absolute; NULL: compressed */
     MmAlgorithm algorithm;      /* of a compressed tier */
     bool overcommit;            /* reserve no space when a VM attaches */
+    bool shared;                /* a file tier that other hosts see */
+    uint8_t storage[MM_UUID_LEN]; /* which storage that is on, when open */
 
     uint64_t vm_size;           /* most bytes of one VM, 0: no limit */
     uint32_t vm_share;          /* the same as percent of its memory, or 0 */

@@ -10,6 +10,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "memory-manager/qapi/qapi-commands-memory-manager.h"
+#include "shared-file.h"
 #include "tiers.h"
 #include "vm-tiers.h"
 
@@ -63,8 +64,9 @@ static void set_opt(QemuOpts *o, const char *key, const char *value)
 /* One place knows what a tier's parameters mean, whoever gives them. */
 static bool parse(MmTierConf *tier, const char *name, const char *type,
                   const char *path, const char *size, const char *algorithm,
-                  bool overcommit, const ManagedIOThrottle *throttling,
-                  uint64_t write_budget, Error **errp)
+                  bool overcommit, bool shared,
+                  const ManagedIOThrottle *throttling, uint64_t write_budget,
+                  Error **errp)
 {
     g_autofree char *per_day = g_strdup_printf("%" PRIu64, write_budget);
     QemuOpts *o = qemu_opts_create(&mm_tier_opts, NULL, 0, &error_abort);
@@ -76,6 +78,7 @@ static bool parse(MmTierConf *tier, const char *name, const char *type,
     set_opt(o, "size", size);
     set_opt(o, "algorithm", algorithm);
     set_opt(o, "overcommit", overcommit ? "on" : "off");
+    set_opt(o, "shared", shared ? "on" : "off");
     set_opt(o, "write-budget", per_day);
     if (throttling) {
         mm_io_throttle_to_opts(throttling, o);
@@ -147,6 +150,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
                           const char *path, bool has_size, const char *size,
                           bool has_algorithm, ManagedTierAlgorithm algorithm,
                           bool has_overcommit, bool overcommit,
+                          bool has_shared, bool shared,
                           bool has_throttling, ManagedIOThrottle *throttling,
                           bool has_write_budget, uint64_t write_budget,
                           bool has_before, const char *before, Error **errp)
@@ -160,8 +164,8 @@ void qmp_managed_tier_add(const char *name, bool has_type,
     }
     if (mm_tier_find(opts->tiers, opts->nr_tiers, name)) {
         use_again(name, !has_type && !has_path && !has_size &&
-                  !has_algorithm && !has_overcommit && !has_throttling &&
-                  !has_write_budget && !has_before, errp);
+                  !has_algorithm && !has_overcommit && !has_shared &&
+                  !has_throttling && !has_write_budget && !has_before, errp);
         return;
     }
     if (!has_path && (!has_type || type != MANAGED_TIER_TYPE_COMPRESSED)) {
@@ -176,7 +180,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
     if (!parse(&tier, name, has_type ? ManagedTierType_str(type) : NULL,
                has_path ? path : NULL, has_size ? size : NULL,
                has_algorithm ? ManagedTierAlgorithm_str(algorithm) : NULL,
-               has_overcommit && overcommit,
+               has_overcommit && overcommit, has_shared && shared,
                has_throttling ? throttling : NULL,
                has_write_budget ? write_budget : 0, errp)) {
         return;
@@ -186,6 +190,7 @@ void qmp_managed_tier_add(const char *name, bool has_type,
         mm_tier_clear(&tier);
         return;
     }
+    mm_shared_sweep(manager, find(name, &error_abort));
     mm_write_budget_begin(find(name, &error_abort));
 }
 
@@ -333,8 +338,8 @@ void qmp_managed_tier_remove(const char *name, Error **errp)
 static bool parse_size(const char *name, MmTierKind kind, const char *size,
                        MmTierConf *out, Error **errp)
 {
-    return parse(out, name, mm_tier_type(kind), NULL, size, NULL, false, NULL,
-                 0, errp);
+    return parse(out, name, mm_tier_type(kind), NULL, size, NULL, false, false,
+                 NULL, 0, errp);
 }
 
 void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
@@ -394,7 +399,7 @@ static bool parse_throttle(const char *name, MmTierKind kind,
 {
     MmTierConf new;
 
-    if (!parse(&new, name, mm_tier_type(kind), NULL, NULL, NULL, false,
+    if (!parse(&new, name, mm_tier_type(kind), NULL, NULL, NULL, false, false,
                throttling, 0, errp)) {
         return false;
     }
@@ -446,7 +451,7 @@ void qmp_managed_tier_set_write_budget(const char *name, uint64_t per_day,
     MmTierConf new;
 
     if (tier && parse(&new, name, mm_tier_type(tier->kind), NULL, NULL, NULL,
-                      false, NULL, per_day, errp)) {
+                      false, false, NULL, per_day, errp)) {
         mm_tier_clear(&new);
         mm_write_budget_set(tier, per_day);
     }

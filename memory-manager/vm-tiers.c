@@ -28,6 +28,7 @@
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "shared-file.h"
 #include "tier-device.h"
 #include "trace.h"
 #include "vm-tiers.h"
@@ -100,8 +101,9 @@ static bool describe_new(const MmTierConf *conf, uint32_t number,
     tier->conf.number = number;
     tier->conf.is_new = 1;
     pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
-    return conf->kind != MM_TIER_KIND_DEVICE ||
-           mm_device_find(tier, vm_name, errp);
+    return (!conf->shared || mm_shared_name_file(&tier->conf, errp)) &&
+           (conf->kind != MM_TIER_KIND_DEVICE ||
+            mm_device_find(tier, vm_name, errp));
 }
 
 bool mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts, Error **errp)
@@ -436,6 +438,7 @@ static void forget_tier(MmVM *vm, uint32_t i)
 {
     MmRecordTier *tier = &vm->rec.tiers[i];
 
+    mm_shared_remove(tier);
     vm->rec.nr_tiers--;
     memmove(tier, tier + 1, (vm->rec.nr_tiers - i) * sizeof(*tier));
 }

@@ -17,6 +17,7 @@
 #include "qemu/main-loop.h"
 #include "memory-manager/qapi/qapi-events-memory-manager.h"
 #include "host-swap.h"
+#include "shared-file.h"
 #include "takeover.h"
 #include "trace.h"
 #include "vm.h"
@@ -256,6 +257,11 @@ void mm_vm_close(MmVM *vm)
 
 void mm_vm_free(MmVM *vm)
 {
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        mm_shared_remove(&vm->rec.tiers[i]);
+    }
     unlink(vm->socket_path);
     unlink(vm->record_path);
     unlink(vm->lock_path);

@@ -42,6 +42,7 @@
 #define MM_NAME_LEN 64          /* VM name, NUL-terminated */
 #define MM_IDSTR_LEN 256        /* RAMBlock name, NUL-terminated */
 #define MM_MAX_REGIONS 256      /* regions (managed RAMBlocks) of one VM */
+#define MM_FILE_LEN 64          /* name of a tier's file, NUL-terminated */
 #define MM_MAX_TIERS 8          /* tiers that one VM can have pages in */
 
 /* No resident limit. */
@@ -307,11 +308,16 @@ typedef struct MmMsgStartTier {
     uint32_t overcommit;        /* 1: no space is reserved */
     uint32_t algorithm;         /* MmAlgorithm; compressed only */
     uint32_t share;             /* percent of the VM's memory; 0: see size */
-    uint32_t pad;
+    uint32_t shared;            /* 1: a file that other hosts see */
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
     uint64_t device;            /* st_dev of the file, st_rdev of the device */
     MmMsgIOLimits io;           /* of a file; compressed: none */
     char name[MM_NAME_LEN];
+    /* of a shared one: where it is, its name, and what is in its first page */
+    uint8_t storage[MM_UUID_LEN];
+    char file[MM_FILE_LEN];
+    uint8_t file_id[MM_UUID_LEN];
+    uint8_t file_key[MM_COOKIE_LEN];
 } MmMsgStartTier;
 
 /* Descriptors of START_TIER for a device; what cannot be had is left out. */

@@ -95,15 +95,23 @@ static bool resume_state(MmStarting *s, Error **errp)
     return true;
 }
 
-/* A tier file that comes back from QEMU: ours, closed to others, unnamed. */
+/*
+ * A tier file that comes back from QEMU: ours, closed to others, unnamed.  On
+ * shared storage it has a name, and may seem to be another user's (NFS).
+ */
+static bool is_tier_file(const MmMsgStartTier *conf, const struct stat *st)
+{
+    return st->st_dev == conf->device && S_ISREG(st->st_mode) &&
+           (st->st_mode & 0777) == 0600 &&
+           (conf->shared || (st->st_uid == geteuid() && !st->st_nlink));
+}
+
 static int resume_file(MmStarting *s, unsigned i, Error **errp)
 {
     struct stat st;
     int fd;
 
-    if (fstat(s->msg.fds[0], &st) < 0 || st.st_dev != s->tier[i].device ||
-        !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0777) != 0600 || st.st_nlink != 0) {
+    if (fstat(s->msg.fds[0], &st) < 0 || !is_tier_file(&s->tier[i], &st)) {
         error_setg(errp, "QEMU has handed back something else than its file "
                    "in tier '%s'", s->tier[i].name);
         return -1;

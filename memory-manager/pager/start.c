@@ -44,7 +44,9 @@ static bool receive_tier(MmStarting *s)
     s->tier_claim[s->nr_tiers] = mm_msg_take_fd(&s->msg,
                                                 MM_TIER_DEVICE_FD_CLAIM);
     s->tier_dir[s->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
-    return tier->number < MM_MAX_TIERS && tier->kind < MM_TIER_KIND__MAX &&
+    return tier->number < MM_MAX_TIERS &&
+           tier->kind < MM_TIER_KIND__MAX &&
+           memchr(tier->file, '\0', MM_FILE_LEN) &&
            tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
            s->msg.nr_fds <= max_fds[tier->kind];
 }
@@ -125,17 +127,26 @@ static bool fresh_vm(MmStarting *s, Error **errp)
     return true;
 }
 
-/* Unnamed from birth where the file system can, else unlinked at once. */
-static int new_tier_file(int dir)
+#define TIER_FILE_FLAGS (O_RDWR | O_DIRECT | O_CLOEXEC)
+
+/* The manager removes it. */
+static int named_tier_file(int dir, const char *name)
 {
-    int flags = O_RDWR | O_DIRECT | O_CLOEXEC;
+    int fd = openat(dir, name, O_CREAT | O_EXCL | TIER_FILE_FLAGS, 0600);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* Unnamed from birth where the file system can, else unlinked at once. */
+static int unnamed_tier_file(int dir)
+{
     /* O_EXCL: it can never be given a name */
-    int fd = openat(dir, ".", O_TMPFILE | O_EXCL | flags, 0600);
+    int fd = openat(dir, ".", O_TMPFILE | O_EXCL | TIER_FILE_FLAGS, 0600);
 
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
         g_autofree char *name = g_strdup_printf(".pager-%d", getpid());
 
-        fd = openat(dir, name, O_CREAT | O_EXCL | flags, 0600);
+        fd = openat(dir, name, O_CREAT | O_EXCL | TIER_FILE_FLAGS, 0600);
         if (fd >= 0) {
             unlinkat(dir, name, 0);
         }
@@ -198,15 +209,18 @@ static MmTier *open_compressed(MmStarting *s, unsigned i, Error **errp)
 
 static MmTier *open_file(MmStarting *s, unsigned i, Error **errp)
 {
+    const MmMsgStartTier *conf = &s->tier[i];
     bool is_new = s->tier_fd[i] < 0;
-    int fd = is_new ? new_tier_file(s->tier_dir[i]) : s->tier_fd[i];
+    int fd = !is_new ? s->tier_fd[i]
+             : conf->shared ? named_tier_file(s->tier_dir[i], conf->file)
+                            : unnamed_tier_file(s->tier_dir[i]);
     MmTier *tier;
 
     if (fd < 0) {
         tier_file_error(s, i, -fd, errp);
         return NULL;
     }
-    tier = mm_tier_file_open(fd, &s->tier[i], &s->vm->id, is_new, errp);
+    tier = mm_tier_file_open(fd, conf, &s->vm->id, is_new, errp);
     if (!tier) {
         close(fd);
     }

@@ -38,7 +38,7 @@ static bool proves(int fd, const MmIdentity *id)
     g_assert_nonnull(tier);
     g_assert_false(tier->proven);
     return pread(fd, page, sizeof(page), 0) == sizeof(page) &&
-           tier->ops->is_own(tier, id, page);
+           tier->ops->is_own(tier, page);
 }
 
 static void test_identity(void)
@@ -70,6 +70,31 @@ static void test_identity(void)
     g_assert_cmpint(ftruncate(fd, MM_PAGE_SIZE / 2), ==, 0);
     g_assert_false(proves(fd, &rig_identity));
     close(plain);
+    close(fd);
+}
+
+/* A file that other hosts see is known by what it was given, and only that. */
+static void test_shared_identity(void)
+{
+    MmMsgStartTier start = {
+        .overcommit = 1, .shared = 1, .name = "test",
+        .file_id = { 1, 2, 3 }, .file_key = { 4, 5, 6 },
+    };
+    uint8_t page[MM_PAGE_SIZE] QEMU_ALIGNED(MM_PAGE_SIZE);
+    int fd = rig_open_file(g_get_tmp_dir());
+    MmIdentity *found = (void *)page;
+    MmTier *tier = mm_tier_file_open(fd, &start, &rig_identity, true,
+                                     &error_abort);
+
+    rig_keep(tier);
+    g_assert_cmpint(pread(fd, page, sizeof(page), 0), ==, sizeof(page));
+    g_assert_true(tier->ops->is_own(tier, page));
+    g_assert_cmpmem(found->uuid, MM_UUID_LEN, start.file_id, MM_UUID_LEN);
+    g_assert_cmpmem(found->cookie, MM_COOKIE_LEN, start.file_key,
+                    MM_COOKIE_LEN);
+    g_assert_false(proves(fd, &rig_identity));
+    found->cookie[0]++;
+    g_assert_false(tier->ops->is_own(tier, page));
     close(fd);
 }
 
@@ -332,6 +357,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mm/tier-file/identity", test_identity);
+    g_test_add_func("/mm/tier-file/shared-identity", test_shared_identity);
     g_test_add_func("/mm/tier-file/new-on-full-disk",
                     test_new_file_on_full_disk);
     g_test_add_func("/mm/tier-file/refused-write", test_refused_write);

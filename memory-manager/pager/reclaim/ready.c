@@ -63,7 +63,7 @@ static void look_at_identity(MmReclaim *r, unsigned t)
     health->asked = false;
     health->error = -health->proof.io.ret;
     if (!health->error &&
-        !tier->ops->is_own(tier, &r->vm->id, health->proof.io.buf)) {
+        !tier->ops->is_own(tier, health->proof.io.buf)) {
         health->error = EBADMSG;
     }
     if (!health->error) {

@@ -3,10 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * One unnamed file per VM, read and written with O_DIRECT: the host's page
+ * One file per VM, read and written with O_DIRECT: the host's page
  * cache would hold what was just moved out of memory a second time.  QEMU
- * holds an O_PATH descriptor, so the file lives exactly as long as its VM,
- * however pagers and managers end.
+ * holds an O_PATH descriptor, and the file has no name, so it lives exactly as
+ * long as its VM, however pagers and managers end.  On storage that other hosts
+ * see it has a name, and the manager removes it.
  *
  * Or one block device per VM, which QEMU has claimed for as long as it runs.
  * It is used like a file that has been written before, by whomever: nothing is
@@ -48,6 +49,7 @@ typedef struct MmTierFile {
     /* fixed after open */
     bool is_device;
     bool overcommit;
+    MmIdentity id;              /* what is in its first page */
 
     /* held while the file grows, and across that I/O; mm_tier_file_alloc() */
     GMutex grow_lock;
@@ -341,14 +343,15 @@ static MmTierQueue *file_queue_new(MmTier *tier, void *arena,
     return queue;
 }
 
-static bool file_is_own(MmTier *tier, const MmIdentity *id, const void *page)
+static bool file_is_own(MmTier *tier, const void *page)
 {
     const MmIdentity *found = page;
+    const MmIdentity *own = &to_file(tier)->id;
 
     return found->magic == MM_TIER_MAGIC &&
            found->version == MM_LAYOUT_VERSION &&
-           !memcmp(found->uuid, id->uuid, sizeof(id->uuid)) &&
-           !memcmp(found->cookie, id->cookie, sizeof(id->cookie));
+           !memcmp(found->uuid, own->uuid, sizeof(own->uuid)) &&
+           !memcmp(found->cookie, own->cookie, sizeof(own->cookie));
 }
 
 #define OPS_OF(type_name, hold_kind) {      \
@@ -409,6 +412,18 @@ static bool adopt_size(MmTierFile *file, Error **errp)
     return true;
 }
 
+/* On storage that others see there is nothing of a VM's but its content. */
+static MmIdentity identity(const MmMsgStartTier *start, const MmIdentity *vm)
+{
+    MmIdentity id = *vm;
+
+    if (start->shared) {
+        memcpy(id.uuid, start->file_id, sizeof(id.uuid));
+        memcpy(id.cookie, start->file_key, sizeof(id.cookie));
+    }
+    return id;
+}
+
 MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
                           const MmIdentity *id, bool is_new, Error **errp)
 {
@@ -421,6 +436,7 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
     file->base.fd = fd;
     file->base.hold_fd = -1;
     file->overcommit = start->overcommit;
+    file->id = identity(start, id);
     file->max_size = whole_pages(start->size);
     g_mutex_init(&file->grow_lock);
     mm_slots_init(&file->slots);
@@ -429,7 +445,7 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
 
     file->base.proven = is_new;
     if (is_new ? !can_lock(fd, start->name, errp) ||
-                 !write_identity(fd, id, errp)
+                 !write_identity(fd, &file->id, errp)
                : !adopt_size(file, errp)) {
         mm_throttle_destroy(&file->base.throttle);
         mm_slots_destroy(&file->slots);

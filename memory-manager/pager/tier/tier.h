@@ -113,12 +113,11 @@ typedef struct MmTierOps {
     /**
      * is_own: is it this VM's?
      *
-     * @id: identity of the VM
      * @page: what was loaded from MM_PLACE_IDENTITY
      *
      * NULL for a tier that is proven when it is opened.
      */
-    bool (*is_own)(MmTier *tier, const MmIdentity *id, const void *page);
+    bool (*is_own)(MmTier *tier, const void *page);
 
     /** set_vm_size: the VM has @bytes of memory now, or NULL.  Any thread. */
     void (*set_vm_size)(MmTier *tier, uint64_t bytes);
@@ -302,11 +301,11 @@ uint64_t mm_queue_wait_ns(MmTierQueue *queue);
 int mm_queues_wait_ms(MmTierQueue *const *queues, unsigned nr, int most);
 
 /**
- * mm_tier_file_open: a tier on an unnamed file or a block device
+ * mm_tier_file_open: a tier on a file or a block device
  *
  * @fd: opened read-write with O_DIRECT, owned by the tier from now on
  * @start: what it is, and how to number, name and bound it
- * @id: identity of the VM; written to a new one
+ * @id: identity of the VM; a shared file has another one, see @start
  * @is_new: whether it is new to the VM
  */
 MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,

@@ -1,0 +1,55 @@
+/*
+ * qemu-memory-manager: VMs' files on storage that other hosts see
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Main thread only.
+ */
+#ifndef MEMORY_MANAGER_SHARED_FILE_H
+#define MEMORY_MANAGER_SHARED_FILE_H
+
+#include "manager.h"
+#include "record.h"
+
+/**
+ * mm_shared_init: who we are among those that use the storage
+ *
+ * @run_dir: of this manager, absolute; one host may have several
+ *
+ * The same after a restart, of the manager as of the host.  Once.
+ */
+void mm_shared_init(const char *run_dir);
+
+/**
+ * mm_shared_identify: find out which storage a tier is on, or name it
+ *
+ * @tier: its dirfd is open; its storage is set
+ *
+ * Hosts that see the same storage see the same number in it.
+ */
+bool mm_shared_identify(MmTierConf *tier, Error **errp);
+
+/**
+ * mm_shared_name_file: give a VM's new file in a tier a name and a key
+ *
+ * @conf: its file, file_id and file_key are set
+ */
+bool mm_shared_name_file(MmMsgStartTier *conf, Error **errp);
+
+/**
+ * mm_shared_remove: remove the file of a VM, if it has a name
+ *
+ * Soon, in another thread: the storage may hang.  What is not removed when the
+ * manager ends is when the next one sweeps.
+ */
+void mm_shared_remove(const MmRecordTier *tier);
+
+/**
+ * mm_shared_sweep: remove files of ours in @tier that no VM has
+ *
+ * Which are those of a manager or host that has crashed.  Before VMs can
+ * attach that get files in it.
+ */
+void mm_shared_sweep(MmManager *mgr, const MmTierConf *tier);
+
+#endif
