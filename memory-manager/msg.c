@@ -70,6 +70,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_SET_SPARED] = { "SET_SPARED", sizeof(MmMsgSetSpared), 0, 0 },
     [MM_MSG_PREFETCH] = { "PREFETCH", 0, 0, 0 },
     [MM_MSG_KEY] = { "KEY", sizeof(MmMsgKey), 0, 0 },
+    [MM_MSG_UNPIN] = { "UNPIN", 0, 0, 0 },
 };
 
 QEMU_BUILD_BUG_ON(sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange) >

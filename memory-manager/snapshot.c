@@ -261,6 +261,7 @@ static ManagedVMPages *describe_pages(const MmStats *stats)
     out->overwritten = stats->pages_overwritten;
     out->fetched = stats->pages_fetched;
     out->stored = stats->pages_stored;
+    out->adopted = stats->pages_adopted;
     out->lost = stats->pages_lost;
     out->throttled = stats->io_put_off;
     return out;

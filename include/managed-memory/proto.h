@@ -130,6 +130,9 @@ typedef enum MmMsgType {
      */
     MM_MSG_KEY,
 
+    /* connection, QEMU's side: no payload: places may go again; answer OK */
+    MM_MSG_UNPIN,
+
     MM_MSG__MAX
 } MmMsgType;
 
@@ -309,6 +312,8 @@ typedef struct MmMsgStartTier {
     uint32_t algorithm;         /* MmAlgorithm; compressed only */
     uint32_t share;             /* percent of the VM's memory; 0: see size */
     uint32_t shared;            /* 1: a file that other hosts see */
+    uint32_t lent;              /* 1: one of another host, only to be read */
+    uint32_t pad;
     uint64_t size;              /* most bytes of this VM in it; 0: no limit */
     uint64_t device;            /* st_dev of the file, st_rdev of the device */
     MmMsgIOLimits io;           /* of a file; compressed: none */
@@ -428,6 +433,7 @@ typedef struct MmStats {
     uint64_t pages_overwritten; /* without having been read, by disk reads */
     uint64_t pages_fetched;     /* from where they are, for a migration */
     uint64_t pages_stored;      /* to tiers, for a migration that arrives */
+    uint64_t pages_adopted;     /* where another host has left them */
     uint64_t evict_abort_touched; /* given up: touched during writeback */
     uint64_t evict_abort_dma;   /* given up: mapped for DMA */
     uint64_t read_errors;

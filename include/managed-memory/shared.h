@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 7
+#define MM_LAYOUT_VERSION 8
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {
@@ -33,6 +33,15 @@ typedef struct MmIdentity {
     uint8_t uuid[MM_UUID_LEN];
     uint8_t cookie[MM_COOKIE_LEN];
 } MmIdentity;
+
+/* A VM's file on storage that other hosts see */
+typedef struct MmSharedFile {
+    uint32_t present;           /* 0: the VM has none */
+    uint32_t tier;              /* its number */
+    uint8_t storage[MM_UUID_LEN];
+    uint8_t id[MM_UUID_LEN];
+    uint8_t key[MM_COOKIE_LEN];
+} MmSharedFile;
 
 typedef struct MmState {
     MmIdentity id;
@@ -43,6 +52,9 @@ typedef struct MmState {
     uint32_t limit_set;         /* 1: that counts, and not what regions say */
     uint32_t encrypted;         /* 1: the VM has a key, and hands it back */
     uint64_t epoch;             /* counts the pagers that have served */
+    uint32_t pinned;            /* 1: there are places that must be kept */
+    uint32_t pad;
+    MmSharedFile shared;        /* of this VM, where PIN finds places */
     MmStats stats;
 } MmState;
 
@@ -84,6 +96,7 @@ typedef struct MmMapHeader {
     uint64_t limit;             /* the region's share of the VM's limit */
     uint32_t on_top;            /* 1: on top of what the operator has said */
     uint32_t pad;
+    uint64_t seed;              /* of the checksums */
     char idstr[MM_IDSTR_LEN];
 } MmMapHeader;
 
@@ -130,6 +143,14 @@ typedef enum MmRingState {
  * STORE: as OVERWRITE, but the content goes where swapped pages are, and none
  * of it to memory.  Pages that are not stored may have lost what they had:
  * whoever asks writes to them anyway.
+ *
+ * PIN: where pages are that are in the VM's shared file goes to the buffer
+ * (MmPlaces), and stays there whatever becomes of the page, until UNPIN.
+ *
+ * ADOPT: pages that are NEVER become SWAPPED, and are at these places, in a
+ * tier that was lent to the VM.  Those that are not are not known afterwards.
+ * The seed is the region's from now on, which it can only be if nothing of it
+ * is in memory or in a tier by another one.
  */
 typedef enum MmRingKind {
     MM_RING_DISCARD,
@@ -137,7 +158,24 @@ typedef enum MmRingKind {
     MM_RING_LOOK,
     MM_RING_FETCH,
     MM_RING_STORE,
+    MM_RING_PIN,
+    MM_RING_ADOPT,
 } MmRingKind;
+
+/* Where a page is, and what its content has to be */
+typedef struct MmPlace {
+    uint64_t place;             /* in the file, in pages after the first one */
+    uint32_t checksum;
+    uint16_t version;           /* part of what is checked */
+    uint8_t tier;               /* number */
+    uint8_t known;              /* 0: it is not there */
+} MmPlace;
+
+typedef struct MmPlaces {
+    uint64_t seed;              /* of the region's checksums */
+    uint64_t pad;
+    MmPlace page[];             /* of the request's range */
+} MmPlaces;
 
 /* What LOOK finds. */
 typedef enum MmLook {
@@ -150,6 +188,10 @@ typedef enum MmLook {
 
 #define MM_RING_CONTENT_MAX 32      /* pages of OVERWRITE, FETCH, STORE */
 #define MM_RING_LOOK_MAX 4096       /* pages of LOOK */
+#define MM_RING_PLACES_MAX 2047     /* pages of PIN, ADOPT */
+/* Of the buffer, for so many pages' places */
+#define MM_RING_PLACES_PAGES(nr) \
+    ((sizeof(MmPlaces) + (nr) * sizeof(MmPlace) + 4095) / 4096)
 /* Requests under way at once; others end without anything done */
 #define MM_RING_FETCHES 16
 #define MM_RING_STORES 4

@@ -160,6 +160,12 @@ uint64_t mm_map_size(uint64_t nr_pages)
            ROUND_UP(nr_pages * sizeof(uint32_t), MM_PAGE_SIZE);
 }
 
+static uint64_t checksum_seed(const MmIdentity *id, uint32_t region)
+{
+    return XXH64(id->uuid, sizeof(id->uuid),
+                 XXH64(id->cookie, sizeof(id->cookie), region));
+}
+
 void mm_map_format(void *mem, const MmIdentity *id, const MmMsgRegion *region)
 {
     MmMapHeader *hdr = mem;
@@ -175,13 +181,8 @@ void mm_map_format(void *mem, const MmIdentity *id, const MmMsgRegion *region)
         ROUND_UP(nr_pages * sizeof(uint64_t), MM_PAGE_SIZE);
     hdr->total_size = mm_map_size(nr_pages);
     hdr->limit = region->limit;
+    hdr->seed = checksum_seed(id, region->id);
     memcpy(hdr->idstr, region->idstr, sizeof(hdr->idstr));
-}
-
-static uint64_t checksum_seed(const MmIdentity *id, uint32_t region)
-{
-    return XXH64(id->uuid, sizeof(id->uuid),
-                 XXH64(id->cookie, sizeof(id->cookie), region));
 }
 
 bool mm_map_open(MmPageMap *map, void *mem, uint64_t size,
@@ -215,7 +216,7 @@ bool mm_map_open(MmPageMap *map, void *mem, uint64_t size,
     map->checksums = mem + size -
                      ROUND_UP(nr_pages * sizeof(uint32_t), MM_PAGE_SIZE);
     map->nr_pages = nr_pages;
-    map->checksum_seed = checksum_seed(id, region->id);
+    map->checksum_seed = hdr->seed;
     map->total_resident = total_resident;
     return true;
 }
@@ -223,8 +224,24 @@ bool mm_map_open(MmPageMap *map, void *mem, uint64_t size,
 uint32_t mm_page_checksum(const MmPageMap *map, uint64_t page, uint64_t entry,
                           const void *content)
 {
-    uint64_t bound[3] = { map->checksum_seed, page, mm_entry_version(entry) };
+    uint64_t bound[3] = {
+        qatomic_read(&map->checksum_seed), page, mm_entry_version(entry)
+    };
 
     return XXH3_64bits_withSeed(content, MM_PAGE_SIZE,
                                 XXH64(bound, sizeof(bound), 0));
+}
+
+bool mm_map_set_seed(MmPageMap *map, uint64_t seed)
+{
+    if (seed == map->checksum_seed) {
+        return true;
+    }
+    if (qatomic_read(&map->count[MM_CLASS_NEVER]) +
+        qatomic_read(&map->count[MM_CLASS_ZERO]) != map->nr_pages) {
+        return false;
+    }
+    qatomic_set(&map->checksum_seed, seed);
+    qatomic_set(&map->hdr->seed, seed);
+    return true;
 }

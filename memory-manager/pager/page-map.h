@@ -101,8 +101,10 @@ typedef struct MmPageMap {
     uint64_t *entries;
     uint32_t *checksums;
     uint64_t nr_pages;
-    uint64_t checksum_seed;
     uint64_t *total_resident;   /* of the VM, in pages; atomic */
+
+    /* atomic; changed by the fault thread, mm_map_set_seed() */
+    uint64_t checksum_seed;
 
     /* atomic: pages per class; exact once the region is reconciled */
     uint64_t count[MM_CLASS__MAX];
@@ -145,6 +147,12 @@ static inline uint64_t mm_entry_at(uint64_t entry, unsigned tier,
                                    uint64_t place)
 {
     return (entry & 0x3fff0fULL) | (uint64_t)tier << 4 | place << 22;
+}
+
+/** mm_entry_with_version: the same entry, of this eviction. */
+static inline uint64_t mm_entry_with_version(uint64_t entry, unsigned version)
+{
+    return (entry & ~(0x3ffULL << 12)) | (uint64_t)(version & 0x3ff) << 12;
 }
 
 /** mm_entry_next_version: the same entry, one eviction later. */
@@ -221,6 +229,14 @@ void mm_map_move(MmPageMap *map, uint64_t page, uint64_t old, uint64_t new);
  * the memfd before anything is served.  Returns the entry.
  */
 uint64_t mm_map_reconcile(MmPageMap *map, uint64_t page, bool present);
+
+/**
+ * mm_map_set_seed: have the checksums of another host's map be right here
+ *
+ * Fault thread.  Returns false if content is in memory, or in a tier by another
+ * seed; all of the map has to be reconciled.
+ */
+bool mm_map_set_seed(MmPageMap *map, uint64_t seed);
 
 /** mm_map_class: what an entry counts as. */
 MmPageClass mm_map_class(uint64_t entry);

@@ -116,7 +116,8 @@ static int resume_file(MmStarting *s, unsigned i, Error **errp)
                    "in tier '%s'", s->tier[i].name);
         return -1;
     }
-    fd = mm_reopen(s->vm, s->msg.fds[0], O_RDWR | O_DIRECT);
+    fd = mm_reopen(s->vm, s->msg.fds[0], O_DIRECT |
+                   (s->tier[i].lent ? O_RDONLY : O_RDWR));
     if (fd < 0) {
         error_setg_errno(errp, -fd, "cannot reopen the file in tier '%s'",
                          s->tier[i].name);

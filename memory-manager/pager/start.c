@@ -137,6 +137,14 @@ static int named_tier_file(int dir, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
+/* Of another host's pager; its manager removes it, or who claims it. */
+static int lent_tier_file(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+
+    return fd < 0 ? -errno : fd;
+}
+
 /* Unnamed from birth where the file system can, else unlinked at once. */
 static int unnamed_tier_file(int dir)
 {
@@ -186,6 +194,12 @@ static void tier_file_error(const MmStarting *s, unsigned i, int err,
                    "it anew", name, path);
         return;
     }
+    if (s->tier[i].lent) {
+        error_setg_errno(errp, err, "cannot open %s in tier '%s' (%s), where "
+                         "the VM's former host has put content",
+                         s->tier[i].file, name, path);
+        return;
+    }
     error_setg_errno(errp, err, "cannot create a file in tier '%s' (%s)",
                      name, path);
     error_append_hint(errp, "The tier's directory has to be writable by the "
@@ -212,6 +226,7 @@ static MmTier *open_file(MmStarting *s, unsigned i, Error **errp)
     const MmMsgStartTier *conf = &s->tier[i];
     bool is_new = s->tier_fd[i] < 0;
     int fd = !is_new ? s->tier_fd[i]
+             : conf->lent ? lent_tier_file(s->tier_dir[i], conf->file)
              : conf->shared ? named_tier_file(s->tier_dir[i], conf->file)
                             : unnamed_tier_file(s->tier_dir[i]);
     MmTier *tier;
@@ -328,6 +343,9 @@ static bool open_tier(MmStarting *s, unsigned i, Error **errp)
     if (tier) {
         tier->drain = s->tier[i].draining ? MM_DRAIN_GOING : MM_DRAIN_NO;
         mm_vm_add_tier(s->vm, tier);
+        if (s->vm->state->pinned && tier->ops->pin_all) {
+            tier->ops->pin_all(tier);
+        }
     } else if (s->start.resume && s->tier[i].is_new && s->tier_fd[i] < 0) {
         do_without(s, i, err);
     } else {
@@ -335,6 +353,27 @@ static bool open_tier(MmStarting *s, unsigned i, Error **errp)
         return false;
     }
     return true;
+}
+
+/* Where QEMU learns what it may tell another host. */
+static void describe_shared(const MmStarting *s)
+{
+    MmSharedFile *shared = &s->vm->state->shared;
+    unsigned i;
+
+    *shared = (MmSharedFile) {};
+    for (i = 0; i < s->nr_tiers && !shared->present; i++) {
+        const MmMsgStartTier *conf = &s->tier[i];
+        const MmTier *tier = s->vm->by_number[conf->number];
+
+        if (tier && tier->ops->pin) {
+            shared->tier = conf->number;
+            memcpy(shared->storage, conf->storage, sizeof(shared->storage));
+            memcpy(shared->id, conf->file_id, sizeof(shared->id));
+            memcpy(shared->key, conf->file_key, sizeof(shared->key));
+            shared->present = 1;
+        }
+    }
 }
 
 static void resume_limit(MmVM *vm)
@@ -363,6 +402,7 @@ static bool take_up(MmStarting *s, int control, Error **errp)
             return false;
         }
     }
+    describe_shared(s);
     if (s->start.resume) {
         resume_limit(vm);
         mm_vm_resize(vm, 0);

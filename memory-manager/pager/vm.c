@@ -122,7 +122,7 @@ MmTier *mm_vm_last_tier(MmVM *vm)
     unsigned i;
 
     for (i = vm->nr_tiers; i > 0; i--) {
-        if (!mm_tier_draining(vm->tiers[i - 1])) {
+        if (!mm_tier_closed(vm->tiers[i - 1])) {
             return vm->tiers[i - 1];
         }
     }

@@ -292,7 +292,7 @@ static void step_message(Session *s, FuzzInput *in, bool qemu, bool raw)
           MM_MSG_GIVE_UP, MM_MSG_PREFETCH },
         { MM_MSG_UFFD, MM_MSG_REGION_ADD, MM_MSG_REGION_ADD,
           MM_MSG_REGION_READY, MM_MSG_REGION_READY, MM_MSG_REGION_REMOVE,
-          MM_MSG_SET_LIMIT, MM_MSG_OK, MM_MSG_KEY },
+          MM_MSG_SET_LIMIT, MM_MSG_OK, MM_MSG_KEY, MM_MSG_UNPIN },
     };
     uint64_t payload[200] = {};
     uint8_t what = fuzz_u8(in);

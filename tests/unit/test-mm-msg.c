@@ -75,6 +75,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_SET_SPARED] = { "SET_SPARED", FIXED(MmMsgSetSpared) },
     [MM_MSG_PREFETCH] = { "PREFETCH" },
     [MM_MSG_KEY] = { "KEY", FIXED(MmMsgKey) },
+    [MM_MSG_UNPIN] = { "UNPIN" },
 };
 
 /* One well-formed message of a type, with @len bytes of payload. */

@@ -18,7 +18,9 @@
 #define THREAD_STEPS 40000
 
 typedef struct Shadow {
-    bool used[MAX_SLOTS];
+    bool used[MAX_SLOTS];       /* not to be had */
+    bool pinned[MAX_SLOTS];
+    bool kept[MAX_SLOTS];       /* pinned, and free but for that */
     uint64_t nr_slots;
     uint64_t hint;
 } Shadow;
@@ -67,7 +69,7 @@ static void check_count(MmSlotAlloc *slots, const Shadow *s)
     uint64_t used, total, naive = 0, i;
 
     for (i = 0; i < s->nr_slots; i++) {
-        naive += s->used[i];
+        naive += s->used[i] && !s->kept[i];
     }
     mm_slots_count(slots, &used, &total);
     g_assert_cmpuint(used, ==, naive);
@@ -89,11 +91,33 @@ static unsigned both_alloc(MmSlotAlloc *slots, Shadow *s, unsigned nr)
 
 static void both_claim(MmSlotAlloc *slots, Shadow *s, uint64_t slot)
 {
-    bool can = slot < s->nr_slots && !s->used[slot];
+    bool can = slot < s->nr_slots && (!s->used[slot] || s->kept[slot]);
 
     g_assert_cmpint(mm_slots_claim(slots, slot), ==, can);
     if (can) {
         s->used[slot] = true;
+        s->kept[slot] = false;
+    }
+}
+
+static void both_pin(MmSlotAlloc *slots, Shadow *s, uint64_t slot)
+{
+    bool can = slot < s->nr_slots && s->used[slot] && !s->kept[slot];
+
+    g_assert_cmpint(mm_slots_pin(slots, slot), ==, can);
+    if (can) {
+        s->pinned[slot] = true;
+    }
+}
+
+static void both_unpin(MmSlotAlloc *slots, Shadow *s)
+{
+    uint64_t i;
+
+    mm_slots_unpin(slots);
+    for (i = 0; i < s->nr_slots; i++) {
+        s->used[i] &= !s->kept[i];
+        s->kept[i] = s->pinned[i] = false;
     }
 }
 
@@ -103,8 +127,11 @@ static void both_free(MmSlotAlloc *slots, Shadow *s, uint64_t from,
 {
     unsigned nr = 0;
 
-    while (nr < max && from + nr < s->nr_slots && s->used[from + nr]) {
-        s->used[from + nr++] = false;
+    while (nr < max && from + nr < s->nr_slots && s->used[from + nr] &&
+           !s->kept[from + nr]) {
+        s->kept[from + nr] = s->pinned[from + nr];
+        s->used[from + nr] = s->pinned[from + nr];
+        nr++;
     }
     if (nr) {
         mm_slots_free(slots, from, nr);
@@ -119,7 +146,7 @@ static void both_grow(MmSlotAlloc *slots, Shadow *s, uint64_t nr)
 
 static void random_step(MmSlotAlloc *slots, Shadow *s)
 {
-    switch (g_test_rand_int_range(0, 16)) {
+    switch (g_test_rand_int_range(0, 20)) {
     case 0:
         if (s->nr_slots < MAX_SLOTS - 200 && g_test_rand_bit()) {
             both_grow(slots, s, s->nr_slots + g_test_rand_int_range(0, 200));
@@ -128,7 +155,15 @@ static void random_step(MmSlotAlloc *slots, Shadow *s)
     case 1:
         both_claim(slots, s, g_test_rand_int_range(0, MAX_SLOTS));
         break;
-    case 2 ... 8:
+    case 2 ... 3:
+        both_pin(slots, s, g_test_rand_int_range(0, MAX_SLOTS));
+        break;
+    case 4:
+        if (g_test_rand_int_range(0, 200) == 0) {
+            both_unpin(slots, s);
+        }
+        break;
+    case 5 ... 11:
         both_alloc(slots, s, g_test_rand_int_range(1, MAX_RUN + 1));
         break;
     default:
@@ -165,6 +200,32 @@ static void test_empty(void)
     mm_slots_count(&slots, &used, &total);
     g_assert_cmpuint(used, ==, 0);
     g_assert_cmpuint(total, ==, 0);
+    mm_slots_destroy(&slots);
+}
+
+/* Of a former pager's nobody knows which were pinned. */
+static void test_pin_all(void)
+{
+    MmSlotAlloc slots;
+    uint64_t first, used, total;
+
+    mm_slots_init(&slots);
+    mm_slots_grow(&slots, 100);
+    mm_slots_pin_all(&slots);
+    g_assert_true(mm_slots_claim(&slots, 7));
+    g_assert_false(mm_slots_claim(&slots, 7));
+    g_assert_cmpuint(mm_slots_alloc(&slots, 1, &first), ==, 0);
+    mm_slots_count(&slots, &used, &total);
+    g_assert_cmpuint(used, ==, 1);
+    mm_slots_free(&slots, 7, 1);
+    g_assert_cmpuint(mm_slots_alloc(&slots, 1, &first), ==, 0);
+    /* what comes later has not been told of */
+    mm_slots_grow(&slots, 110);
+    g_assert_cmpuint(mm_slots_alloc(&slots, 20, &first), ==, 10);
+    g_assert_cmpuint(first, ==, 100);
+    mm_slots_unpin(&slots);
+    g_assert_cmpuint(mm_slots_alloc(&slots, 100, &first), ==, 100);
+    g_assert_cmpuint(first, ==, 0);
     mm_slots_destroy(&slots);
 }
 
@@ -441,6 +502,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/mm/slot-alloc/random", test_random);
     g_test_add_func("/mm/slot-alloc/empty", test_empty);
+    g_test_add_func("/mm/slot-alloc/pin-all", test_pin_all);
     g_test_add_func("/mm/slot-alloc/next-fit", test_next_fit);
     g_test_add_func("/mm/slot-alloc/full", test_full);
     g_test_add_func("/mm/slot-alloc/fragmented", test_fragmented);

@@ -12,11 +12,13 @@
 #include "memory-manager/pager/region.h"
 #include "vm-rig.h"
 
-static void open_tier(MmVM *vm, const char *dir, uint64_t size)
+static const MmMsgStartTier shared = {
+    .overcommit = 1, .shared = 1, .name = "rig",
+    .file_id = { 1, 2, 3 }, .file_key = { 4, 5, 6 },
+};
+
+static void open_tier(MmVM *vm, const char *dir, const MmMsgStartTier *start)
 {
-    const MmMsgStartTier start = {
-        .overcommit = 1, .size = size, .name = "rig",
-    };
     int flags = O_TMPFILE | O_RDWR | O_CLOEXEC;
     int fd = open(dir, flags | O_DIRECT, 0600);
 
@@ -24,11 +26,31 @@ static void open_tier(MmVM *vm, const char *dir, uint64_t size)
         fd = open(dir, flags, 0600);
     }
     g_assert_cmpint(fd, >=, 0);
-    mm_vm_add_tier(vm, mm_tier_file_open(fd, &start, &vm->id, true,
+    mm_vm_add_tier(vm, mm_tier_file_open(fd, start, &vm->id, true,
                                          &error_abort));
 }
 
-MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
+static void open_lent_tier(MmVM *vm, const MmVM *source)
+{
+    uint8_t page[MM_PAGE_SIZE] QEMU_ALIGNED(MM_PAGE_SIZE);
+    MmMsgStartTier start = shared;
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d",
+                                            source->tiers[0]->fd);
+    int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    MmTier *tier;
+
+    start.number = 1;
+    start.lent = 1;
+    tier = mm_tier_file_open(fd, &start, &vm->id, true, &error_abort);
+    g_assert_false(tier->proven);
+    g_assert_cmpint(pread(fd, page, sizeof(page), 0), ==, sizeof(page));
+    tier->proven = tier->ops->is_own(tier, page);
+    g_assert_true(tier->proven);
+    mm_vm_add_tier(vm, tier);
+}
+
+static MmVM *new_vm(const char *dir, const MmMsgStartTier *start,
+                    const MmVM *lender)
 {
     MmVM *vm = g_new0(MmVM, 1);
 
@@ -45,12 +67,39 @@ MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
     mm_limit_set(&vm->limit, UINT64_MAX);
     g_mutex_init(&vm->regions_lock);
     g_mutex_init(&vm->events_lock);
-    open_tier(vm, dir, tier_size);
+    if (lender) {
+        open_lent_tier(vm, lender);
+    }
+    open_tier(vm, dir, start);
     vm->fault = mm_fault_new(vm, &error_abort);
     vm->reclaim = mm_reclaim_new(vm, &error_abort);
     mm_vm_start_queues(vm, vm->fault->queues);
     mm_vm_start_queues(vm, vm->reclaim->queues);
     return vm;
+}
+
+MmVM *vm_rig_new(const char *dir, uint64_t tier_size)
+{
+    const MmMsgStartTier start = {
+        .overcommit = 1, .size = tier_size, .name = "rig",
+    };
+
+    return new_vm(dir, &start, NULL);
+}
+
+MmVM *vm_rig_new_shared(const char *dir)
+{
+    MmVM *vm = new_vm(dir, &shared, NULL);
+
+    vm->state->shared.present = 1;
+    return vm;
+}
+
+MmVM *vm_rig_new_lent(const char *dir, const MmVM *source)
+{
+    const MmMsgStartTier start = { .overcommit = 1, .name = "rig" };
+
+    return new_vm(dir, &start, source);
 }
 
 MmRegion *vm_rig_add(MmVM *vm, uint32_t id, uint64_t nr_pages)
@@ -110,16 +159,17 @@ static uint64_t store_page(MmVM *vm, MmRegion *region, uint64_t page)
     uint8_t buffer[MM_PAGE_SIZE] QEMU_ALIGNED(MM_PAGE_SIZE);
     uint64_t entry = mm_entry_next_version(mm_map_get(&region->map, page));
     MmTierIO io = { .store = true, .nr_pages = 1, .buf = buffer };
-    MmTierQueue *queue = vm->reclaim->queues[0];
+    MmTier *tier = mm_vm_last_tier(vm);
+    MmTierQueue *queue = vm->reclaim->queues[tier->index];
 
     g_assert_cmpint(pread(region->ram_fd, buffer, MM_PAGE_SIZE,
                           page * MM_PAGE_SIZE), ==, MM_PAGE_SIZE);
     g_assert_cmpint(queue->ops->alloc(queue, &io), ==, 0);
-    g_assert_cmpint(pwrite(vm->tiers[0]->fd, buffer, MM_PAGE_SIZE,
+    g_assert_cmpint(pwrite(tier->fd, buffer, MM_PAGE_SIZE,
                            (io.place + 1) * MM_PAGE_SIZE), ==, MM_PAGE_SIZE);
     region->map.checksums[page] = mm_page_checksum(&region->map, page, entry,
                                                    buffer);
-    return mm_entry_at(entry, MM_TIER_FIRST, io.place);
+    return mm_entry_at(entry, MM_TIER_FIRST + tier->number, io.place);
 }
 
 void vm_rig_swap_out(MmVM *vm, MmRegion *region, uint64_t page,

@@ -21,6 +21,12 @@
  */
 MmVM *vm_rig_new(const char *dir, uint64_t tier_size);
 
+/** vm_rig_new_shared: as vm_rig_new(), and other hosts see the file. */
+MmVM *vm_rig_new_shared(const char *dir);
+
+/** vm_rig_new_lent: and before its own tier, 0, @source's is lent to it, 1. */
+MmVM *vm_rig_new_lent(const char *dir, const MmVM *source);
+
 /** vm_rig_add: a new region in the table, all of it never populated. */
 MmRegion *vm_rig_add(MmVM *vm, uint32_t id, uint64_t nr_pages);
 

@@ -13,6 +13,7 @@
 #include "qemu/cutils.h"
 #include "qapi/error.h"
 #include "../fault/fault.h"
+#include "../reclaim/reclaim.h"
 #include "../region.h"
 #include "../test-hooks.h"
 #include "control.h"
@@ -206,6 +207,23 @@ static bool handle_query(MmControl *c)
     return true;
 }
 
+static bool handle_unpin(MmControl *c)
+{
+    MmVM *vm = c->vm;
+    unsigned i;
+
+    for (i = 0; i < vm->nr_tiers; i++) {
+        if (vm->tiers[i]->ops->unpin) {
+            vm->tiers[i]->ops->unpin(vm->tiers[i]);
+        }
+    }
+    qatomic_set(&vm->state->pinned, 0);
+    /* there may be room again */
+    mm_reclaim_wake(vm);
+    answer_ok(c);
+    return true;
+}
+
 /* The answer to DETACHED, the only request of ours. */
 static bool handle_answer(MmControl *c)
 {
@@ -233,6 +251,8 @@ bool mm_session_handle(MmControl *c)
         return handle_set_limit(c);
     case MM_MSG_QUERY:
         return handle_query(c);
+    case MM_MSG_UNPIN:
+        return handle_unpin(c);
     case MM_MSG_OK:
     case MM_MSG_ERROR:
         return handle_answer(c);

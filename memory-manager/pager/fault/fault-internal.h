@@ -491,4 +491,15 @@ bool mm_import_busy(const MmFault *f);
 /** mm_look: tell in @request's buffer where the content of its pages is. */
 void mm_look(MmFault *f, MmRegion *region, const MmRingSlot *request);
 
+/** mm_pin: tell where pages are in the VM's shared file, and keep it there. */
+void mm_pin(MmFault *f, MmRegion *region, const MmRingSlot *request);
+
+/**
+ * mm_adopt: have pages be where @request's buffer says
+ *
+ * @done: 1 if the request makes sense, and the seed is the region's
+ */
+void mm_adopt(MmFault *f, MmRegion *region, const MmRingSlot *request,
+              uint32_t *done);
+
 #endif

@@ -123,6 +123,10 @@ static bool execute(MmFault *f)
         mm_overwrite(f, region, &f->request, &f->done);
     } else if (region && f->request.kind == MM_RING_LOOK) {
         mm_look(f, region, &f->request);
+    } else if (region && f->request.kind == MM_RING_PIN) {
+        mm_pin(f, region, &f->request);
+    } else if (region && f->request.kind == MM_RING_ADOPT) {
+        mm_adopt(f, region, &f->request, &f->done);
     } else if (region && begin(f, region)) {
         park(f);
         return true;

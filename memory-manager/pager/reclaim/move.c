@@ -57,12 +57,13 @@ bool mm_move_wanted(const MmReclaim *r)
  * allocates places, from now on none in it, and all that a former pager has
  * used were claimed.
  */
-static bool has_to_drain(MmTier *tier)
+static bool has_to_drain(const MmReclaim *r, MmTier *tier)
 {
     MmTierUsage usage = {};
 
     tier->ops->usage(tier, &usage);
-    if (!usage.pages) {
+    /* what is kept for another host has to be there */
+    if (!usage.pages && !qatomic_read(&r->vm->state->pinned)) {
         qatomic_cmpxchg(&tier->drain, MM_DRAIN_GOING, MM_DRAIN_DONE);
     }
     return usage.pages != 0;
@@ -78,7 +79,7 @@ static MmTier *next_tier(const MmReclaim *r, unsigned t)
     unsigned i = mm_tier_draining(r->vm->tiers[t]) ? 0 : t + 1;
 
     for (; i < r->vm->nr_tiers; i++) {
-        if (!mm_tier_draining(r->vm->tiers[i]) &&
+        if (!mm_tier_closed(r->vm->tiers[i]) &&
             !qatomic_read(&r->vm->tiers[i]->spared)) {
             return r->vm->tiers[i];
         }
@@ -92,7 +93,7 @@ static MmAgeing wants(MmReclaim *r, unsigned t, const MmTier *next)
     MmTier *tier = r->vm->tiers[t];
     bool is_last = tier == next;
 
-    if (mm_tier_draining(tier) && !has_to_drain(tier)) {
+    if (mm_tier_draining(tier) && !has_to_drain(r, tier)) {
         return MM_AGEING_NONE;      /* done, whether its disk answers or not */
     }
     /* one that fails is tried again: perhaps nobody else does */

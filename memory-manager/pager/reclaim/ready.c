@@ -160,7 +160,7 @@ static bool any_ready(const MmReclaim *r)
     unsigned t;
 
     for (t = 0; t < r->vm->nr_tiers; t++) {
-        if (r->health[t].ready && !mm_tier_draining(r->vm->tiers[t]) &&
+        if (r->health[t].ready && !mm_tier_closed(r->vm->tiers[t]) &&
             !qatomic_read(&r->vm->tiers[t]->spared)) {
             return true;
         }

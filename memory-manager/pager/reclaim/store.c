@@ -276,6 +276,9 @@ static bool is_willing(const MmBatch *b, const MmTier *tier)
     MmDrain drain = qatomic_read(&tier->drain);
     bool spared = qatomic_read(&tier->spared);
 
+    if (tier->lent) {
+        return false;
+    }
     if (!b->last_resort) {
         return drain == MM_DRAIN_NO && !spared;
     }

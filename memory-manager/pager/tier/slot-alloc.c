@@ -16,6 +16,8 @@ void mm_slots_init(MmSlotAlloc *slots)
 void mm_slots_destroy(MmSlotAlloc *slots)
 {
     g_free(slots->used);
+    g_free(slots->pinned);
+    g_free(slots->kept);
     g_mutex_clear(&slots->lock);
 }
 
@@ -27,6 +29,12 @@ void mm_slots_grow(MmSlotAlloc *slots, uint64_t nr_slots)
         return;
     }
     slots->used = bitmap_zero_extend(slots->used, slots->nr_slots, nr_slots);
+    if (slots->pinned) {
+        slots->pinned = bitmap_zero_extend(slots->pinned, slots->nr_slots,
+                                           nr_slots);
+        slots->kept = bitmap_zero_extend(slots->kept, slots->nr_slots,
+                                         nr_slots);
+    }
     slots->nr_slots = nr_slots;
 }
 
@@ -71,7 +79,7 @@ unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first)
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
     Search s = { .want = nr, .runs_left = SEARCH_RUNS };
 
-    if (slots->nr_used == slots->nr_slots) {
+    if (slots->nr_used + slots->nr_kept == slots->nr_slots) {
         return 0;
     }
     search(slots, &s, slots->hint);
@@ -91,23 +99,90 @@ unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first)
 void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+    uint64_t slot;
 
     assert(first + nr <= slots->nr_slots);
     assert(find_next_zero_bit(slots->used, first + nr, first) == first + nr);
-    bitmap_clear(slots->used, first, nr);
     slots->nr_used -= nr;
+    if (!slots->pinned) {
+        bitmap_clear(slots->used, first, nr);
+        return;
+    }
+    for (slot = first; slot < first + nr; slot++) {
+        if (test_bit(slot, slots->pinned)) {
+            assert(!test_and_set_bit(slot, slots->kept));
+            slots->nr_kept++;
+        } else {
+            clear_bit(slot, slots->used);
+        }
+    }
+}
+
+static bool is_kept(const MmSlotAlloc *slots, uint64_t slot)
+{
+    return slots->kept && test_bit(slot, slots->kept);
 }
 
 bool mm_slots_claim(MmSlotAlloc *slots, uint64_t slot)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
 
-    if (slot >= slots->nr_slots || test_bit(slot, slots->used)) {
+    if (slot >= slots->nr_slots) {
         return false;
     }
-    set_bit(slot, slots->used);
+    if (is_kept(slots, slot)) {
+        clear_bit(slot, slots->kept);
+        slots->nr_kept--;
+    } else if (test_and_set_bit(slot, slots->used)) {
+        return false;
+    }
     slots->nr_used++;
     return true;
+}
+
+static void begin_pins_locked(MmSlotAlloc *slots)
+{
+    if (!slots->pinned) {
+        slots->pinned = bitmap_new(slots->nr_slots);
+        slots->kept = bitmap_new(slots->nr_slots);
+    }
+}
+
+bool mm_slots_pin(MmSlotAlloc *slots, uint64_t slot)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    if (slot >= slots->nr_slots || !test_bit(slot, slots->used) ||
+        is_kept(slots, slot)) {
+        return false;
+    }
+    begin_pins_locked(slots);
+    set_bit(slot, slots->pinned);
+    return true;
+}
+
+void mm_slots_pin_all(MmSlotAlloc *slots)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    assert(!slots->nr_used && !slots->pinned);
+    begin_pins_locked(slots);
+    bitmap_set(slots->used, 0, slots->nr_slots);
+    bitmap_set(slots->pinned, 0, slots->nr_slots);
+    bitmap_set(slots->kept, 0, slots->nr_slots);
+    slots->nr_kept = slots->nr_slots;
+}
+
+void mm_slots_unpin(MmSlotAlloc *slots)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    if (slots->kept) {
+        bitmap_andnot(slots->used, slots->used, slots->kept, slots->nr_slots);
+    }
+    g_clear_pointer(&slots->pinned, g_free);
+    g_clear_pointer(&slots->kept, g_free);
+    slots->nr_kept = 0;
 }
 
 void mm_slots_count(MmSlotAlloc *slots, uint64_t *used, uint64_t *total)

@@ -6,6 +6,9 @@
  * A bitmap, next-fit, so that what is evicted together lies together.  It
  * lives in the pager's own memory: a new pager rebuilds it from the page maps.
  * Any thread may call; a lock is held for the bitmap search only.
+ *
+ * A slot that is pinned is not handed out again when it is freed, but kept as
+ * it is, until all are unpinned.
  */
 #ifndef MANAGED_MEMORY_SLOT_ALLOC_H
 #define MANAGED_MEMORY_SLOT_ALLOC_H
@@ -17,6 +20,9 @@ typedef struct MmSlotAlloc {
     uint64_t nr_slots;
     uint64_t nr_used;
     uint64_t hint;              /* where the next search starts */
+    unsigned long *pinned;      /* or NULL: none is */
+    unsigned long *kept;        /* pinned and free: has its bit in used, too */
+    uint64_t nr_kept;
 } MmSlotAlloc;
 
 /** mm_slots_init: no slots yet. */
@@ -42,6 +48,19 @@ void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr);
 
 /** mm_slots_claim: take this slot; false if out of range or in use. */
 bool mm_slots_claim(MmSlotAlloc *slots, uint64_t slot);
+
+/** mm_slots_pin: keep @slot even if it is freed; false if it is not in use. */
+bool mm_slots_pin(MmSlotAlloc *slots, uint64_t slot);
+
+/**
+ * mm_slots_pin_all: keep all that there are, in use or not
+ *
+ * Before any is claimed: what a former pager has pinned is not known.
+ */
+void mm_slots_pin_all(MmSlotAlloc *slots);
+
+/** mm_slots_unpin: what was kept is free. */
+void mm_slots_unpin(MmSlotAlloc *slots);
 
 /** mm_slots_count: slots in use and slots in all. */
 void mm_slots_count(MmSlotAlloc *slots, uint64_t *used, uint64_t *total);

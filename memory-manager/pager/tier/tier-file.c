@@ -13,6 +13,10 @@
  * It is used like a file that has been written before, by whomever: nothing is
  * read but what the VM has stored.
  *
+ * Or, for a while after a migration, the file of another host's pager, which
+ * is only read.  A device and such a file have a size that is not for us to
+ * change; places in them are there when they are claimed.
+ *
  * Layout: one page with the VM's identity, then page-sized slots.  The
  * identity keeps a hostile QEMU from handing back some other file.  There is
  * no allocation data in the file: which slot holds what is the page maps'
@@ -47,7 +51,7 @@ typedef struct MmTierFile {
     MmTier base;
 
     /* fixed after open */
-    bool is_device;
+    bool sized;                 /* it has the size that it has, see above */
     bool overcommit;
     MmIdentity id;              /* what is in its first page */
 
@@ -70,12 +74,12 @@ static uint64_t whole_pages(uint64_t size)
                 : MM_PLACE_MAX * MM_PAGE_SIZE;
 }
 
-/* A device may get larger while it is used.  Called with grow_lock held. */
+/* They may get larger while they are used.  Called with grow_lock held. */
 static uint64_t max_size_locked(const MmTierFile *file)
 {
     off_t end;
 
-    if (!file->is_device) {
+    if (!file->sized) {
         return file->max_size;
     }
     end = lseek(file->base.fd, 0, SEEK_END);
@@ -112,7 +116,7 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     if (bytes > max_size_locked(file)) {
         return -EFBIG;
     }
-    if (file->is_device) {
+    if (file->sized) {
         mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
         return 0;
     }
@@ -271,7 +275,7 @@ static bool file_claim(MmTier *tier, uint64_t place)
 {
     MmTierFile *file = to_file(tier);
 
-    if (file->is_device) {
+    if (file->sized) {
         extend_to(file, place);
     }
     return mm_slots_claim(&file->slots, place);
@@ -288,9 +292,24 @@ static int lock_file(int fd, short type)
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
+static bool file_pin(MmTier *tier, uint64_t place)
+{
+    return mm_slots_pin(&to_file(tier)->slots, place);
+}
+
+static void file_pin_all(MmTier *tier)
+{
+    mm_slots_pin_all(&to_file(tier)->slots);
+}
+
+static void file_unpin(MmTier *tier)
+{
+    mm_slots_unpin(&to_file(tier)->slots);
+}
+
 static bool file_settled(MmTier *tier)
 {
-    return lock_file(tier->fd, F_WRLCK) == 0;
+    return tier->lent || lock_file(tier->fd, F_WRLCK) == 0;
 }
 
 /*
@@ -354,7 +373,7 @@ static bool file_is_own(MmTier *tier, const void *page)
            !memcmp(found->cookie, own->cookie, sizeof(own->cookie));
 }
 
-#define OPS_OF(type_name, hold_kind) {      \
+#define OPS_OF(type_name, hold_kind)        \
     .type = type_name,                      \
     .max_pages = MM_TIER_IO_PAGES,          \
     .outside = true,                        \
@@ -366,11 +385,24 @@ static bool file_is_own(MmTier *tier, const void *page)
     .claim = file_claim,                    \
     .settled = file_settled,                \
     .usage = file_usage,                    \
-    .queue_new = file_queue_new,            \
-}
+    .queue_new = file_queue_new
 
-static const MmTierOps file_ops = OPS_OF("file", MM_HOLD_TIER_FILE);
-static const MmTierOps device_ops = OPS_OF("device", MM_HOLD_TIER_DEVICE);
+static const MmTierOps file_ops = { OPS_OF("file", MM_HOLD_TIER_FILE) };
+static const MmTierOps device_ops = {
+    OPS_OF("device", MM_HOLD_TIER_DEVICE)
+};
+static const MmTierOps shared_ops = {
+    OPS_OF("file", MM_HOLD_TIER_FILE),
+    .pin = file_pin,
+    .pin_all = file_pin_all,
+    .unpin = file_unpin,
+};
+
+static const MmTierOps *ops_of(const MmMsgStartTier *start)
+{
+    return start->kind == MM_TIER_KIND_DEVICE ? &device_ops
+           : start->shared && !start->lent ? &shared_ops : &file_ops;
+}
 
 /* O_DIRECT wants page-aligned memory. */
 typedef union IdentityPage {
@@ -398,7 +430,7 @@ static bool adopt_size(MmTierFile *file, Error **errp)
 {
     struct stat st;
 
-    if (file->is_device) {
+    if (file->sized) {
         return true;    /* there is as much as is claimed, see extend_to() */
     }
     if (fstat(file->base.fd, &st) < 0) {
@@ -429,8 +461,10 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
 {
     MmTierFile *file = g_new0(MmTierFile, 1);
 
-    file->is_device = start->kind == MM_TIER_KIND_DEVICE;
-    file->base.ops = file->is_device ? &device_ops : &file_ops;
+    file->sized = start->lent || start->kind == MM_TIER_KIND_DEVICE;
+    file->base.ops = ops_of(start);
+    file->base.shared = start->shared;
+    file->base.lent = start->lent;
     file->base.number = start->number;
     pstrcpy(file->base.name, sizeof(file->base.name), start->name);
     file->base.fd = fd;
@@ -443,6 +477,7 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
     mm_throttle_init(&file->base.throttle);
     mm_throttle_set(&file->base.throttle, &start->io);
 
+    is_new &= !start->lent;
     file->base.proven = is_new;
     if (is_new ? !can_lock(fd, start->name, errp) ||
                  !write_identity(fd, &file->id, errp)

@@ -29,6 +29,8 @@
  *  T8 If the VM has a key, what lies outside memory is encrypted, but for the
  *     identity.  Buffers are plain again when a transfer is reaped, whether it
  *     was successful or not.
+ *  T9 A place that is pinned is not handed out, though it be freed, until it is
+ *     unpinned.
  */
 #ifndef MANAGED_MEMORY_TIER_H
 #define MANAGED_MEMORY_TIER_H
@@ -141,10 +143,24 @@ typedef struct MmTierOps {
     /**
      * claim: a place is in use, says the page map of a former pager
      *
-     * Before any alloc().  Returns false if the place cannot be: out of range
-     * or claimed already.
+     * Before any alloc(), or in a tier that was lent.  Returns false if the
+     * place cannot be: out of range or claimed already.
      */
     bool (*claim)(MmTier *tier, uint64_t place);
+
+    /**
+     * pin: keep what is at @place, even if it is freed
+     *
+     * Returns false if nothing is.  Any thread.  NULL, as the next two: a tier
+     * that nobody else can read.
+     */
+    bool (*pin)(MmTier *tier, uint64_t place);
+
+    /** pin_all: keep all that a former pager may have pinned; before claim() */
+    void (*pin_all)(MmTier *tier);
+
+    /** unpin: what was kept is free.  Any thread. */
+    void (*unpin)(MmTier *tier);
 
     /**
      * settled: has every write of a former pager ended?
@@ -237,6 +253,8 @@ struct MmTier {
     int fd;                     /* of all that lies in it, owned */
     int hold_fd;                /* for QEMU to keep; -1: an O_PATH of fd */
     char name[MM_NAME_LEN];
+    bool shared;                /* other hosts can read it */
+    bool lent;                  /* another host's: it takes nothing */
 
     MmThrottle throttle;        /* of the transfers of all queues */
 
@@ -247,10 +265,16 @@ struct MmTier {
     bool spared;                /* gets only what no other takes */
 };
 
-/** mm_tier_draining: does it take nothing more?  Any thread. */
+/** mm_tier_draining: is it emptied?  Any thread. */
 static inline bool mm_tier_draining(const MmTier *tier)
 {
     return qatomic_read(&tier->drain) != MM_DRAIN_NO;
+}
+
+/** mm_tier_closed: does it take nothing more?  Any thread. */
+static inline bool mm_tier_closed(const MmTier *tier)
+{
+    return tier->lent || mm_tier_draining(tier);
 }
 
 struct MmTierQueue {
