@@ -138,6 +138,7 @@ static int send_resume(int sock, const ManagedResume *resume)
         .nr_regions = resume->regions->len,
         .nr_holds = resume->holds->len,
         .lost_ns = resume->lost_ns,
+        .pinned = resume->pinned,
     };
     int fds[MM_RESUME_FD__MAX] = {
         [MM_RESUME_FD_STATE] = resume->fds.state,
@@ -224,7 +225,8 @@ static bool wait_reply(int sock, int timeout_ms, MmMsgType want, MmMsg *reply,
             error_setg_errno(errp, -ret, "bad answer from the memory manager");
             return false;
         }
-        if (reply->hdr.type != MM_MSG_HOLD && reply->hdr.type != MM_MSG_EVENT) {
+        if (!on_message || (reply->hdr.type != MM_MSG_HOLD &&
+                            reply->hdr.type != MM_MSG_EVENT)) {
             return check_reply(reply, want, errp);
         }
         on_message(reply);
@@ -271,6 +273,24 @@ int managed_attach(const char *path, const ManagedResume *resume,
         return -1;
     }
     return sock;
+}
+
+bool managed_attach_handover(const char *path, const MmMsgHandover *request,
+                             int timeout_ms, MmMsgType want, MmMsg *reply,
+                             Error **errp)
+{
+    int sock = connect_socket(path, errp);
+    int ret;
+    bool ok;
+
+    if (sock < 0) {
+        return false;
+    }
+    ret = mm_msg_send(sock, MM_MSG_HANDOVER, 1, request, sizeof(*request),
+                      NULL, 0);
+    ok = wait_reply(sock, ret < 0 ? 0 : timeout_ms, want, reply, NULL, errp);
+    close(sock);
+    return ok;
 }
 
 bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,

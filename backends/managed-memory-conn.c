@@ -68,6 +68,9 @@ static struct {
     unsigned lost;
     uint64_t stall_last_ms;
     uint64_t stall_total_ms;
+
+    /* atomic */
+    bool pinned;                /* see managed_conn_set_pinned() */
 } conn = {
     .sock = -1,
     .kick = -1,
@@ -183,6 +186,19 @@ void managed_conn_info(ManagedConnInfo *info)
         .stall_total_ms = conn.stall_total_ms,
     };
     memcpy(info->uuid, conn.uuid, sizeof(info->uuid));
+    memcpy(info->cookie, conn.cookie, sizeof(info->cookie));
+}
+
+void managed_conn_set_pinned(bool pinned)
+{
+    qatomic_set(&conn.pinned, pinned);
+}
+
+bool managed_conn_read_state(MmState *state)
+{
+    QEMU_LOCK_GUARD(&conn.lock);
+
+    return pread(conn.fds.state, state, sizeof(*state), 0) == sizeof(*state);
 }
 
 /* ---- messages that the pager sends unasked ---- */
@@ -364,6 +380,7 @@ static bool resume(MmMsg *reply, Error **errp)
     ManagedResume what = { .fds = conn.fds, .kick = conn.kick,
                            .holds = conn.holds,
                            .lost_ns = conn.lost_at_ms * SCALE_MS,
+                           .pinned = qatomic_read(&conn.pinned),
                            .key = conn.encrypted ? &conn.key : NULL };
     int sock;
 

@@ -15,6 +15,7 @@
  * managed-memory-look.c     where the content of pages is
  * managed-memory-content.c  content to and from where swapped pages are
  * managed-memory-read.c     disk reads into memory that is swapped out
+ * managed-memory-handover.c content on storage that another host sees
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
  * managed-memory-config.c   properties of the two object types
@@ -148,6 +149,7 @@ typedef struct ManagedConnInfo {
     char *path;                 /* owned by whoever asked */
     bool encrypted;             /* what leaves memory */
     uint8_t uuid[MM_UUID_LEN];
+    uint8_t cookie[MM_COOKIE_LEN];
     unsigned lost;              /* how often a pager was lost */
     uint64_t stall_last_ms;     /* from the loss until served again */
     uint64_t stall_total_ms;
@@ -223,6 +225,16 @@ void managed_conn_kick(void);
 /** managed_conn_info: fill in @info; free info->path.  Any thread. */
 void managed_conn_info(ManagedConnInfo *info);
 
+/**
+ * managed_conn_set_pinned: does another host read what is in the shared file?
+ *
+ * For the next pager; this one knows by PIN and UNPIN.  Any thread.
+ */
+void managed_conn_set_pinned(bool pinned);
+
+/** managed_conn_read_state: a copy of the VM's state; false: there is none. */
+bool managed_conn_read_state(MmState *state);
+
 /* ---- managed-memory-request.c ---- */
 
 /* A request to the pager */
@@ -270,6 +282,7 @@ typedef struct ManagedResume {
     GArray *holds;              /* of ManagedHold */
     GPtrArray *regions;         /* of ManagedRegion */
     uint64_t lost_ns;           /* CLOCK_MONOTONIC: when the pager was lost */
+    bool pinned;                /* another host reads the shared file */
     const MmMsgKey *key;        /* or NULL */
 } ManagedResume;
 
@@ -303,6 +316,17 @@ int managed_attach(const char *path, const ManagedResume *resume,
  */
 bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
                         void (*on_message)(MmMsg *msg), Error **errp);
+
+/**
+ * managed_attach_handover: ask the manager about a file, beside the connection
+ *
+ * @path: attach socket
+ * @want: the expected answer
+ * @reply: filled in
+ */
+bool managed_attach_handover(const char *path, const MmMsgHandover *request,
+                             int timeout_ms, MmMsgType want, MmMsg *reply,
+                             Error **errp);
 
 /**
  * managed_wait_gone: ask the peer to go and wait until it is gone

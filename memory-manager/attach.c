@@ -25,6 +25,7 @@
 #include "qemu/queue.h"
 #include "attach.h"
 #include "attach-later.h"
+#include "handover.h"
 #include "takeover.h"
 #include "trace.h"
 #include "vm.h"
@@ -249,6 +250,21 @@ static void handle_hello(Peer *peer, const MmMsg *msg)
     }
 }
 
+static void handle_handover(Peer *peer, const MmMsg *msg)
+{
+    const MmMsgHandover *request = (const void *)msg->payload;
+    MmVM *vm = mm_vm_by_uuid(listener.mgr, request->uuid);
+
+    if (vm && vm->state != MANAGEDVM_STATE_CLOSING &&
+        cookie_matches(vm->rec.cookie, request->cookie) &&
+        is_same_process(vm, peer)) {
+        mm_handover(vm, forget_peer(peer), msg->hdr.seq, request);
+    } else {
+        refuse_peer(peer, msg->hdr.seq, EACCES, "the manager does not know "
+                    "this VM, or it belongs to another process");
+    }
+}
+
 static void peer_readable(void *opaque)
 {
     g_autofree MmMsg *msg = g_new(MmMsg, 1);
@@ -262,6 +278,8 @@ static void peer_readable(void *opaque)
         close(forget_peer(peer));
     } else if (ret < 0) {
         refuse_peer(peer, 0, EPROTO, "malformed message");
+    } else if (msg->hdr.type == MM_MSG_HANDOVER) {
+        handle_handover(peer, msg);
     } else if (msg->hdr.type != MM_MSG_HELLO) {
         refuse_peer(peer, msg->hdr.seq, EPROTO, "HELLO has to come first");
     } else {

@@ -71,6 +71,7 @@ static const MmMsgRule rules[MM_MSG__MAX] = {
     [MM_MSG_PREFETCH] = { "PREFETCH", 0, 0, 0 },
     [MM_MSG_KEY] = { "KEY", sizeof(MmMsgKey), 0, 0 },
     [MM_MSG_UNPIN] = { "UNPIN", 0, 0, 0 },
+    [MM_MSG_HANDOVER] = { "HANDOVER", sizeof(MmMsgHandover), 0, 0 },
 };
 
 QEMU_BUILD_BUG_ON(sizeof(MmMsgZap) + MM_ZAP_MAX_RANGES * sizeof(MmRange) >
@@ -106,7 +107,10 @@ static bool check_texts(const MmMsg *msg)
         return text_ends(((const MmMsgEvent *)p)->text,
                          sizeof(((MmMsgEvent *)0)->text));
     case MM_MSG_START_TIER:
-        return text_ends(((const MmMsgStartTier *)p)->name, MM_NAME_LEN);
+        return text_ends(((const MmMsgStartTier *)p)->name, MM_NAME_LEN) &&
+               text_ends(((const MmMsgStartTier *)p)->file, MM_FILE_LEN);
+    case MM_MSG_HANDOVER:
+        return text_ends(((const MmMsgHandover *)p)->file, MM_FILE_LEN);
     case MM_MSG_START:
         return text_ends(((const MmMsgStart *)p)->name, MM_NAME_LEN);
     case MM_MSG_CONTROL_INFO:

@@ -7,7 +7,7 @@
  * with its VM.  Its name says whose it is:
  *
  *   UUID.OWNER    UUID: made up for this file; OWNER: the manager that has to
- *                 remove it
+ *                 remove it; r and a number, if it was released (handover.c)
  *
  * The owner removes it when its VM has ended, and nobody else ever does: what
  * a host has left behind that does not come back is for people to remove.
@@ -122,20 +122,52 @@ bool mm_shared_identify(MmTierConf *tier, Error **errp)
 
 /* ---- files ---- */
 
-bool mm_shared_name_file(MmMsgStartTier *conf, Error **errp)
+static void name_file(const uint8_t *file_id, const char *whose, char *name)
 {
     char text[UUID_FMT_LEN + 1];
     QemuUUID uuid;
 
-    qemu_uuid_generate(&uuid);
+    memcpy(uuid.data, file_id, sizeof(uuid.data));
     qemu_uuid_unparse(&uuid, text);
+    snprintf(name, MM_FILE_LEN, "%s.%s", text, whose);
+}
+
+void mm_shared_our_name(const uint8_t *file_id, char *name)
+{
+    name_file(file_id, owner, name);
+}
+
+void mm_shared_released_name(const uint8_t *file_id, uint64_t epoch,
+                             char *name)
+{
+    g_autofree char *whose = g_strdup_printf("r%015" PRIx64, epoch >> 4);
+
+    name_file(file_id, whose, name);
+}
+
+bool mm_shared_is_name(const char *name, const uint8_t *file_id)
+{
+    char expected[MM_FILE_LEN];
+    const char *tail = name + UUID_FMT_LEN + 1;
+
+    mm_shared_our_name(file_id, expected);
+    return strlen(name) == strlen(expected) &&
+           !strncmp(name, expected, UUID_FMT_LEN + 1) &&
+           strspn(tail, "0123456789abcdef") == OWNER_LEN;
+}
+
+bool mm_shared_name_file(MmMsgStartTier *conf, Error **errp)
+{
+    QemuUUID uuid;
+
+    qemu_uuid_generate(&uuid);
     if (getrandom(conf->file_key, sizeof(conf->file_key), 0) !=
         sizeof(conf->file_key)) {
         error_setg_errno(errp, errno, "cannot get random bytes");
         return false;
     }
     memcpy(conf->file_id, uuid.data, sizeof(conf->file_id));
-    snprintf(conf->file, sizeof(conf->file), "%s.%s", text, owner);
+    mm_shared_our_name(conf->file_id, conf->file);
     return true;
 }
 
@@ -191,14 +223,7 @@ static void push_removal(const char *dir, const char *file, bool left_behind)
     g_thread_pool_push(remover, removal, NULL);
 }
 
-void mm_shared_remove(const MmRecordTier *tier)
-{
-    if (tier->conf.shared) {
-        push_removal(tier->path, tier->conf.file, false);
-    }
-}
-
-static bool is_ours(const char *name)
+bool mm_shared_is_ours(const char *name)
 {
     g_autofree char *text = g_strndup(name, UUID_FMT_LEN);
     QemuUUID uuid;
@@ -207,6 +232,13 @@ static bool is_ours(const char *name)
            name[UUID_FMT_LEN] == '.' &&
            g_str_equal(name + UUID_FMT_LEN + 1, owner) &&
            qemu_uuid_parse(text, &uuid) == 0;
+}
+
+void mm_shared_remove(const MmRecordTier *tier)
+{
+    if (mm_shared_is_ours(tier->conf.file)) {
+        push_removal(tier->path, tier->conf.file, false);
+    }
 }
 
 static bool any_vm_has(MmManager *mgr, const char *name)
@@ -230,7 +262,7 @@ void mm_shared_sweep(MmManager *mgr, const MmTierConf *tier)
     const char *name;
 
     while (dir && (name = g_dir_read_name(dir))) {
-        if (is_ours(name) && !any_vm_has(mgr, name)) {
+        if (mm_shared_is_ours(name) && !any_vm_has(mgr, name)) {
             push_removal(tier->path, name, true);
         }
     }

@@ -36,8 +36,21 @@ bool mm_shared_identify(MmTierConf *tier, Error **errp);
  */
 bool mm_shared_name_file(MmMsgStartTier *conf, Error **errp);
 
+/** mm_shared_our_name: that of a file that we have to remove; MM_FILE_LEN */
+void mm_shared_our_name(const uint8_t *file_id, char *name);
+
+/** mm_shared_released_name: that of one that was released in this migration */
+void mm_shared_released_name(const uint8_t *file_id, uint64_t epoch,
+                             char *name);
+
+/** mm_shared_is_name: is @name that of this file, and some manager's? */
+bool mm_shared_is_name(const char *name, const uint8_t *file_id);
+
+/** mm_shared_is_ours: is it one that this manager has to remove? */
+bool mm_shared_is_ours(const char *name);
+
 /**
- * mm_shared_remove: remove the file of a VM, if it has a name
+ * mm_shared_remove: remove the file of a VM, if it has one that is ours
  *
  * Soon, in another thread: the storage may hang.  What is not removed when the
  * manager ends is when the next one sweeps.

@@ -236,12 +236,26 @@ static bool send_device(int control, const MmRecord *rec, unsigned i,
     return !ret;
 }
 
+/* A file that is lent is in the folder of one of our own tiers. */
+static const MmTierConf *find_folder(const MmOptions *opts,
+                                     const MmMsgStartTier *conf)
+{
+    unsigned i;
+
+    for (i = 0; conf->lent && i < opts->nr_tiers; i++) {
+        if (opts->tiers[i].shared &&
+            !memcmp(opts->tiers[i].storage, conf->storage, MM_UUID_LEN)) {
+            return &opts->tiers[i];
+        }
+    }
+    return mm_tier_find(opts->tiers, opts->nr_tiers, conf->name);
+}
+
 static bool send_folder(int control, const MmOptions *opts,
                         const MmMsgStartTier *conf, Error **errp)
 {
     /* what is not new has its file with QEMU */
-    const MmTierConf *tier = conf->is_new
-        ? mm_tier_find(opts->tiers, opts->nr_tiers, conf->name) : NULL;
+    const MmTierConf *tier = conf->is_new ? find_folder(opts, conf) : NULL;
     int dirfd = tier ? tier->dirfd : -1;
     int ret = mm_msg_send(control, MM_MSG_START_TIER, 0, conf, sizeof(*conf),
                           &dirfd, dirfd >= 0);

@@ -18,6 +18,10 @@
  * If the pager cannot make a tier, or refuses, the way goes back: the tiers of
  * before, and those that were new are drained. Then the change has failed.
  *
+ * A file of another host, which the VM is lent when it arrives with a migration
+ * (handover.c), takes the same way: ADDING, and DRAINING when it has become
+ * ours.
+ *
  * The record has all that must not be forgotten. A manager that is restarted
  * goes on with SETTING, and does not know of tiers that were only going to be
  * drained. A pager that dies does not matter: each step begins anew with its
@@ -425,9 +429,39 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
     return true;
 }
 
+bool mm_vm_tiers_lend(MmVM *vm, const MmRecordTier *tier, uint64_t *number,
+                      Error **errp)
+{
+    MmTierChange *change = vm->tier_change;
+    MmRecord rec = vm->rec;
+
+    if (!mm_vm_tiers_may_change(vm, errp)) {
+        return false;
+    }
+    if (change->phase != PHASE_NONE || mm_operation_running(vm)) {
+        error_setg(errp, "VM %s is busy with another operation; try again "
+                   "when that is over", vm->uuid_text);
+        return false;
+    }
+    if (rec.nr_tiers == MM_MAX_TIERS) {
+        error_setg(errp, "VM %s has %d tiers already, and can have no more",
+                   vm->uuid_text, MM_MAX_TIERS);
+        return false;
+    }
+    *number = unused_number(vm, &rec);
+    rec.tiers[rec.nr_tiers] = *tier;
+    rec.tiers[rec.nr_tiers++].conf.number = *number;
+    change->before = vm->rec;
+    g_clear_pointer(&change->error, g_free);
+    go(vm, &rec, 0);
+    return true;
+}
+
+/* There may be something to do that has come up meanwhile. */
 static void end_change(MmVM *vm, const char *error)
 {
     set_phase(vm, PHASE_NONE);
+    later(vm);
     if (vm->tier_change->operation) {
         vm->tier_change->operation = false;
         mm_operation_end(vm, error);
@@ -606,7 +640,10 @@ static void looked(void *opaque, const MmMsg *msg)
     }
 }
 
-/* What an earlier manager has not brought to its end. */
+/*
+ * What an earlier manager has not brought to its end, or a lent file that has
+ * become ours.
+ */
 static void find_unfinished(MmVM *vm)
 {
     MmTierChange *change = vm->tier_change;
@@ -617,9 +654,10 @@ static void find_unfinished(MmVM *vm)
     change->before = vm->rec;
     g_clear_pointer(&change->error, g_free);
     for (i = 0; i < vm->rec.nr_tiers; i++) {
-        const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+        MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
 
         adding |= conf->is_new;
+        conf->draining |= conf->lent && mm_shared_is_ours(conf->file);
         change->leaving |= (uint32_t)conf->draining << conf->number;
     }
     if (adding) {

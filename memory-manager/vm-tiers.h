@@ -33,6 +33,17 @@ bool mm_vm_tiers_may_change(MmVM *vm, Error **errp);
  */
 bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp);
 
+/**
+ * mm_vm_tiers_lend: give a VM another host's file to read
+ *
+ * @tier: but for its number, which is returned in @number
+ *
+ * The VM has it when its next pager serves; if that cannot open it, it never
+ * has.  It is emptied when its file has become ours.
+ */
+bool mm_vm_tiers_lend(MmVM *vm, const MmRecordTier *tier, uint64_t *number,
+                      Error **errp);
+
 /** mm_vm_tiers_step: go on with a change; the VM is served, or time is up. */
 void mm_vm_tiers_step(MmVM *vm);
 

@@ -6,6 +6,7 @@
  * managed-ram.c         whether it is used, and its registration
  * managed-ram-source.c  what is sent
  * managed-ram-target.c  what becomes of it
+ * managed-ram-owner.c   which host may run the guest
  * managed-ram-wire.c    the records
  */
 #ifndef MIGRATION_MANAGED_RAM_INTERNAL_H
@@ -14,7 +15,7 @@
 #include "migration/qemu-file.h"
 #include "qapi/qapi-types-migration.h"
 
-/* Of SaveVMHandlers: in the migration thread, setup also under the BQL */
+/* Of SaveVMHandlers: in the migration thread, complete under the BQL */
 int managed_ram_save_setup(QEMUFile *f, void *opaque);
 int managed_ram_save_iterate(QEMUFile *f, void *opaque);
 int managed_ram_save_complete(QEMUFile *f, void *opaque);

@@ -25,23 +25,34 @@
  *    everything counts as content in memory.
  *
  * While a window's content is fetched the one before it is sent.
+ *
+ * If the VM has a file on shared storage, a window is first gone through by
+ * place: in step 3 the pager is asked where swapped pages are in that file
+ * (MM_RING_PIN), and those stay there.  Others are given back, and the window
+ * is gone through once more, by content.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/guest-random.h"
+#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "exec/ram_addr.h"
 #include "exec/ramblock.h"
+#include "qapi/error.h"
 #include "managed-memory/shared.h"
 #include "migration/managed-ram-internal.h"
+#include "migration/managed-ram-owner.h"
 #include "migration/managed-ram-wire.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "sysemu/managed-memory.h"
+#include "sysemu/managed-memory-handover.h"
 #include "sysemu/runstate.h"
 
 #define WINDOW_PAGES MM_RING_LOOK_MAX
@@ -56,6 +67,9 @@ typedef struct ManagedRamSource {
     uint64_t round;             /* of the bitmap that is being gone through */
     unsigned block;             /* how far */
     uint64_t page;
+    uint64_t content_end;       /* up to there, pages go by content */
+    MmSharedFile file;          /* what places are in, if present */
+    MmPlace *places;            /* MM_RING_PLACES_MAX */
     bool any;                   /* something of this part has been sent */
     GByteArray *out;
     uint8_t *content;           /* of FETCH_PAGES pages */
@@ -97,6 +111,7 @@ ManagedRamStats managed_ram_sent(void)
         .never = qatomic_read(&source.sent.never),
         .zero = qatomic_read(&source.sent.zero),
         .fetched = qatomic_read(&source.sent.fetched),
+        .shared = qatomic_read(&source.sent.shared),
         .bytes = qatomic_read(&source.sent.bytes),
     };
 }
@@ -134,13 +149,39 @@ static void find_blocks(void)
 
             pstrcpy(block->name, sizeof(block->name), rb->idstr);
             block->size = rb->used_length;
+            managed_memory_seed(rb->host, &block->seed);
         }
     }
+}
+
+/* It has to be known to leave before anybody is told of it. */
+static bool find_file(void)
+{
+    Error *err = NULL;
+    bool ok;
+
+    if (!managed_memory_shared_file(&source.file)) {
+        return true;
+    }
+    qemu_guest_getrandom_nofail(&source.file.epoch,
+                                sizeof(source.file.epoch));
+    qemu_mutex_lock_iothread();
+    ok = managed_ram_owner_lends(&source.file, &err);
+    qemu_mutex_unlock_iothread();
+    if (!ok) {
+        migrate_set_error(migrate_get_current(), err);
+        error_report_err(err);
+    }
+    return ok;
 }
 
 int managed_ram_save_setup(QEMUFile *f, void *opaque)
 {
     find_blocks();
+    if (!find_file()) {
+        return -EINVAL;
+    }
+    source.places = g_new(MmPlace, MM_RING_PLACES_MAX);
     source.out = g_byte_array_new();
     source.content = g_malloc(FETCH_PAGES * MANAGED_RAM_PAGE_SIZE);
     source.round = 0;
@@ -149,8 +190,10 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     qatomic_set(&source.sent.never, 0);
     qatomic_set(&source.sent.zero, 0);
     qatomic_set(&source.sent.fetched, 0);
+    qatomic_set(&source.sent.shared, 0);
     qatomic_set(&source.sent.bytes, 0);
-    managed_ram_put_hello(source.out, source.blocks, source.nr_blocks);
+    managed_ram_put_hello(source.out, source.blocks, source.nr_blocks,
+                          &source.file);
     managed_ram_put_end(source.out);
     send_out(f);
     return 0;
@@ -158,6 +201,9 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
 
 void managed_ram_save_cleanup(void *opaque)
 {
+    managed_ram_owner_keeps();
+    source.file.present = 0;
+    g_clear_pointer(&source.places, g_free);
     g_clear_pointer(&source.blocks, g_free);
     g_clear_pointer(&source.content, g_free);
     if (source.out) {
@@ -333,6 +379,87 @@ static void finish_claimed(QEMUFile *f)
     }
 }
 
+/* ---- by place ---- */
+
+static bool any_swapped(const Window *w)
+{
+    unsigned i;
+
+    for (i = find_first_bit(w->claimed, w->nr); i < w->nr;
+         i = find_next_bit(w->claimed, w->nr, i + 1)) {
+        if (w->look[i] == MM_LOOK_SWAPPED) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_place(const Window *w, unsigned i)
+{
+    return i < w->nr && test_bit(i, w->claimed) &&
+           w->look[i] == MM_LOOK_SWAPPED && source.places[i].known;
+}
+
+static void send_places(const Window *w)
+{
+    unsigned i = 0;
+
+    while (i < w->nr) {
+        ManagedRamRun run = { .first = w->page + i };
+
+        while (has_place(w, i + run.nr)) {
+            run.nr++;
+        }
+        if (run.nr) {
+            managed_ram_put_places(source.out, w->block, &run,
+                                   source.places + i);
+            ram_counters.duplicate += run.nr;
+            count(&source.sent.shared, run.nr);
+        }
+        i += run.nr + 1;
+    }
+}
+
+/* What is swapped out, and not there; returns whether anything is. */
+static bool leave_to_content(Window *w)
+{
+    bool any = false;
+    unsigned i;
+
+    for (i = 0; i < w->nr; i++) {
+        if (w->look[i] == MM_LOOK_SWAPPED && test_bit(i, w->claimed) &&
+            !has_place(w, i)) {
+            w->look[i] = MM_LOOK_CONTENT;
+            any = true;
+        }
+    }
+    return any;
+}
+
+static void do_places(QEMUFile *f, Window *w)
+{
+    bool again = false;
+
+    look(w);
+    if (claim(w)) {
+        look(w);
+        if (any_swapped(w)) {
+            managed_memory_pin(host_of(w, 0), w->nr, source.places);
+            send_places(w);
+            again = leave_to_content(w);
+        }
+        send_zeros(w, MM_LOOK_NEVER, MANAGED_RAM_NEVER);
+        send_zeros(w, MM_LOOK_ZERO, MANAGED_RAM_ZERO);
+        give_back(w);
+        source.any |= source.out->len != 0;
+        send_out(f);
+    }
+    source.content_end = w->page + w->nr;
+    source.page = again ? w->page : source.content_end;
+}
+
+/* ---- step by step ---- */
+
 /* Steps 1 to 3, but for waiting; then wait for the window before. */
 static void do_window(QEMUFile *f, Window *w)
 {
@@ -357,6 +484,16 @@ static unsigned last_dirty(const RAMBlock *rb, uint64_t page, unsigned nr)
     return nr - 1;
 }
 
+/* Most pages of the window that begins with @page */
+static unsigned most(uint64_t page)
+{
+    if (!source.file.present) {
+        return WINDOW_PAGES;
+    }
+    return page < source.content_end
+           ? MIN(source.content_end - page, WINDOW_PAGES) : MM_RING_PLACES_MAX;
+}
+
 /*
  * Go on with the first window that has dirty pages; false: there is none.  In
  * an RCU critical section that lasts until finish_claimed().
@@ -378,13 +515,18 @@ static bool step(QEMUFile *f)
             w->rb = rb;
             w->block = source.block;
             w->page = page;
-            w->nr = last_dirty(rb, page, MIN(end - page, WINDOW_PAGES)) + 1;
-            do_window(f, w);
-            source.page = page + w->nr;
+            w->nr = last_dirty(rb, page, MIN(end - page, most(page))) + 1;
+            if (source.file.present && page >= source.content_end) {
+                do_places(f, w);
+            } else {
+                do_window(f, w);
+                source.page = page + w->nr;
+            }
             return true;
         }
         source.block++;
         source.page = 0;
+        source.content_end = 0;
     }
     return false;
 }
@@ -432,6 +574,7 @@ static void new_round(void)
     source.round = ram_counters.dirty_sync_count;
     source.block = 0;
     source.page = 0;
+    source.content_end = 0;
 }
 
 /* Returns 1 if ram may go on, 0 if there is more to look through, or -1. */

@@ -18,12 +18,14 @@
 #include "exec/ramblock.h"
 #include "exec/ram_addr.h"
 #include "migration/managed-ram-internal.h"
+#include "migration/managed-ram-owner.h"
 #include "migration/managed-ram-wire.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
 #include "qapi/error.h"
 #include "sysemu/managed-memory.h"
+#include "sysemu/managed-memory-handover.h"
 
 /* How long records may keep the main loop waiting */
 #define YIELD_MS 10
@@ -32,20 +34,16 @@
 typedef struct ManagedRamTarget {
     ManagedRamBlock *blocks;
     unsigned nr_blocks;
+    MmSharedFile file;          /* of the source, if present */
+    unsigned tier;              /* that it is here */
 } ManagedRamTarget;
 
 static ManagedRamTarget target;
 
-static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
+static bool check_blocks(int nr, Error **errp)
 {
-    int nr, i;
+    int i;
 
-    if (target.blocks) {
-        error_setg(errp, "a second HELLO");
-        return false;
-    }
-    target.blocks = g_new0(ManagedRamBlock, MANAGED_RAM_BLOCKS_MAX);
-    nr = managed_ram_get_hello(buf, len, target.blocks, errp);
     RCU_READ_LOCK_GUARD();
     for (i = 0; i < nr; i++) {
         const ManagedRamBlock *block = &target.blocks[i];
@@ -58,8 +56,59 @@ static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
             return false;
         }
     }
-    target.nr_blocks = MAX(nr, 0);
-    return nr >= 0;
+    return true;
+}
+
+/*
+ * What there is has checksums by our seed, if it has any; all of it is going to
+ * come.
+ */
+static bool prepare_block(const ManagedRamBlock *block, Error **errp)
+{
+    RAMBlock *rb = qemu_ram_block_by_name(block->name);
+    const MmPlace none = {};
+    int ret = ram_discard_range(rb->idstr, 0, rb->used_length);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "block '%s' cannot be discarded",
+                         rb->idstr);
+        return false;
+    }
+    return managed_memory_adopt(rb->host, 1, block->seed, &none, errp);
+}
+
+static bool borrow_file(int nr, Error **errp)
+{
+    int i;
+
+    if (!managed_memory_lend(&target.file, &target.tier, errp)) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    for (i = 0; i < nr; i++) {
+        if (!prepare_block(&target.blocks[i], errp)) {
+            return false;
+        }
+    }
+    return managed_ram_owner_borrows(&target.file, errp);
+}
+
+static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    int nr;
+
+    if (target.blocks) {
+        error_setg(errp, "a second HELLO");
+        return false;
+    }
+    target.blocks = g_new0(ManagedRamBlock, MANAGED_RAM_BLOCKS_MAX);
+    nr = managed_ram_get_hello(buf, len, target.blocks, &target.file, errp);
+    if (nr < 0 || !check_blocks(nr, errp) ||
+        (target.file.present && !borrow_file(nr, errp))) {
+        return false;
+    }
+    target.nr_blocks = nr;
+    return true;
 }
 
 static void write_zeros(RAMBlock *rb, uint64_t start, uint64_t end)
@@ -143,6 +192,35 @@ static bool load_data(const uint8_t *buf, uint32_t len, Error **errp)
     return true;
 }
 
+/* To where they are already. */
+static bool load_places(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    g_autofree MmPlace *places = g_new(MmPlace, MANAGED_RAM_PLACES_MAX);
+    ManagedRamRun run;
+    uint32_t block;
+    RAMBlock *rb;
+    uint64_t i;
+
+    managed_memory_store_flush();
+    if (!managed_ram_get_places(buf, len, target.blocks, target.nr_blocks,
+                                &block, &run, places, errp)) {
+        return false;
+    }
+    if (!target.file.present) {
+        error_setg(errp, "places, but the HELLO has named no file");
+        return false;
+    }
+    for (i = 0; i < run.nr; i++) {
+        places[i].tier = target.tier;
+    }
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(target.blocks[block].name);
+    return !rb ||
+           managed_memory_adopt(rb->host + run.first * MANAGED_RAM_PAGE_SIZE,
+                                run.nr, target.blocks[block].seed, places,
+                                errp);
+}
+
 /* Returns 1 after END, 0 if more follows, or -1. */
 static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
 {
@@ -171,6 +249,8 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return load_zeros(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_DATA:
         return load_data(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_PLACES:
+        return load_places(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_SYNC:
         managed_memory_store_flush();
         multifd_recv_sync_main();
@@ -217,5 +297,6 @@ int managed_ram_load_cleanup(void *opaque)
 {
     g_clear_pointer(&target.blocks, g_free);
     target.nr_blocks = 0;
+    target.file.present = 0;
     return 0;
 }

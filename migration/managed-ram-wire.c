@@ -10,17 +10,22 @@
 
 #define FLAG_SKIPPABLE 1
 
-#define HELLO_FIXED_LEN 12
-#define BLOCK_FIXED_LEN 9
+#define HELLO_FIXED_LEN 16
+#define FILE_LEN (8 + 2 * MM_UUID_LEN + MM_COOKIE_LEN + MM_FILE_LEN)
+#define BLOCK_FIXED_LEN 17
 #define RUNS_FIXED_LEN 8
 #define RUN_LEN 16
 #define DATA_FIXED_LEN 20
+#define PLACES_FIXED_LEN 20
+#define PLACE_LEN 14
 
 QEMU_BUILD_BUG_ON(RUNS_FIXED_LEN + MANAGED_RAM_RUNS_MAX * RUN_LEN >
                   MANAGED_RAM_PAYLOAD_MAX);
 QEMU_BUILD_BUG_ON(DATA_FIXED_LEN + MANAGED_RAM_DATA_MAX *
                   MANAGED_RAM_PAGE_SIZE > MANAGED_RAM_PAYLOAD_MAX);
-QEMU_BUILD_BUG_ON(HELLO_FIXED_LEN + MANAGED_RAM_BLOCKS_MAX *
+QEMU_BUILD_BUG_ON(PLACES_FIXED_LEN + MANAGED_RAM_PLACES_MAX * PLACE_LEN >
+                  MANAGED_RAM_PAYLOAD_MAX);
+QEMU_BUILD_BUG_ON(HELLO_FIXED_LEN + FILE_LEN + MANAGED_RAM_BLOCKS_MAX *
                   (BLOCK_FIXED_LEN + MANAGED_RAM_NAME_MAX) >
                   MANAGED_RAM_PAYLOAD_MAX);
 
@@ -61,10 +66,19 @@ void managed_ram_put_sync(GByteArray *out)
     put_header(out, MANAGED_RAM_SYNC, 0);
 }
 
-void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
-                           unsigned nr)
+static void put_file(GByteArray *out, const MmSharedFile *file)
 {
-    uint32_t len = HELLO_FIXED_LEN;
+    put_be64(out, file->epoch);
+    g_byte_array_append(out, file->storage, sizeof(file->storage));
+    g_byte_array_append(out, file->id, sizeof(file->id));
+    g_byte_array_append(out, file->key, sizeof(file->key));
+    g_byte_array_append(out, (const uint8_t *)file->file, sizeof(file->file));
+}
+
+void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
+                           unsigned nr, const MmSharedFile *file)
+{
+    uint32_t len = HELLO_FIXED_LEN + (file->present ? FILE_LEN : 0);
     unsigned i;
 
     for (i = 0; i < nr; i++) {
@@ -74,10 +88,15 @@ void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
     put_be32(out, MANAGED_RAM_VERSION);
     put_be32(out, MANAGED_RAM_PAGE_SIZE);
     put_be32(out, nr);
+    put_be32(out, file->present);
+    if (file->present) {
+        put_file(out, file);
+    }
     for (i = 0; i < nr; i++) {
         uint8_t name_len = strlen(blocks[i].name);
 
         put_be64(out, blocks[i].size);
+        put_be64(out, blocks[i].seed);
         g_byte_array_append(out, &name_len, 1);
         g_byte_array_append(out, (const uint8_t *)blocks[i].name, name_len);
     }
@@ -108,6 +127,24 @@ void managed_ram_put_data(GByteArray *out, uint32_t block,
     put_be64(out, run->first);
     put_be64(out, run->nr);
     g_byte_array_append(out, content, len);
+}
+
+void managed_ram_put_places(GByteArray *out, uint32_t block,
+                            const ManagedRamRun *run, const MmPlace *places)
+{
+    uint64_t i;
+
+    assert(run->nr && run->nr <= MANAGED_RAM_PLACES_MAX);
+    put_header(out, MANAGED_RAM_PLACES,
+               PLACES_FIXED_LEN + run->nr * PLACE_LEN);
+    put_be32(out, block);
+    put_be64(out, run->first);
+    put_be64(out, run->nr);
+    for (i = 0; i < run->nr; i++) {
+        put_be64(out, places[i].place);
+        put_be16(out, places[i].version);
+        put_be32(out, places[i].checksum);
+    }
 }
 
 /* ---- in ---- */
@@ -147,6 +184,11 @@ static bool check_hello(const uint8_t *buf, uint32_t len, Error **errp)
                    MANAGED_RAM_PAGE_SIZE);
         return false;
     }
+    if (ldl_be_p(buf + 12) > 1) {
+        error_setg(errp, "%u files, at most one is possible",
+                   ldl_be_p(buf + 12));
+        return false;
+    }
     if (ldl_be_p(buf + 8) > MANAGED_RAM_BLOCKS_MAX) {
         error_setg(errp, "%u blocks, at most %u are possible",
                    ldl_be_p(buf + 8), MANAGED_RAM_BLOCKS_MAX);
@@ -167,17 +209,46 @@ static bool name_is_new(const ManagedRamBlock *blocks, unsigned nr)
     return true;
 }
 
+/* Returns where it ends. */
+static const uint8_t *get_file(const uint8_t *buf, MmSharedFile *file)
+{
+    file->present = 1;
+    file->epoch = ldq_be_p(buf);
+    buf += 8;
+    memcpy(file->storage, buf, MM_UUID_LEN);
+    memcpy(file->id, buf + MM_UUID_LEN, MM_UUID_LEN);
+    memcpy(file->key, buf + 2 * MM_UUID_LEN, MM_COOKIE_LEN);
+    buf += 2 * MM_UUID_LEN + MM_COOKIE_LEN;
+    memcpy(file->file, buf, MM_FILE_LEN);
+    return buf + MM_FILE_LEN;
+}
+
 int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
-                          ManagedRamBlock *blocks, Error **errp)
+                          ManagedRamBlock *blocks, MmSharedFile *file,
+                          Error **errp)
 {
     const uint8_t *end = buf + len;
+    bool has_file;
     unsigned i, nr;
 
     if (!check_hello(buf, len, errp)) {
         return -1;
     }
     nr = ldl_be_p(buf + 8);
+    has_file = ldl_be_p(buf + 12);
     buf += HELLO_FIXED_LEN;
+    *file = (MmSharedFile) {};
+    if (has_file && end - buf >= FILE_LEN) {
+        buf = get_file(buf, file);
+    }
+    if (has_file && !memchr(file->file, '\0', MM_FILE_LEN)) {
+        error_setg(errp, "the name of the source's file makes no sense");
+        return -1;
+    }
+    if (has_file != file->present) {
+        error_setg(errp, "a HELLO of %u bytes is too short", len);
+        return -1;
+    }
     for (i = 0; i < nr; i++) {
         uint8_t name_len;
 
@@ -187,6 +258,7 @@ int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
             return -1;
         }
         blocks[i].size = ldq_be_p(buf);
+        blocks[i].seed = ldq_be_p(buf + 8);
         name_len = buf[BLOCK_FIXED_LEN - 1];
         buf += BLOCK_FIXED_LEN;
         memcpy(blocks[i].name, buf, name_len);
@@ -271,4 +343,42 @@ const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
         return NULL;
     }
     return buf + DATA_FIXED_LEN;
+}
+
+bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
+                            const ManagedRamBlock *blocks, unsigned nr_blocks,
+                            uint32_t *block, ManagedRamRun *run,
+                            MmPlace *places, Error **errp)
+{
+    uint64_t i;
+
+    if (len < PLACES_FIXED_LEN) {
+        error_setg(errp, "places in %u bytes are too short", len);
+        return false;
+    }
+    *block = ldl_be_p(buf);
+    if (*block >= nr_blocks) {
+        error_setg(errp, "places for block %u, of %u", *block, nr_blocks);
+        return false;
+    }
+    if (!get_run(buf + 4, &blocks[*block], run, errp)) {
+        return false;
+    }
+    if (run->nr > MANAGED_RAM_PLACES_MAX ||
+        len != PLACES_FIXED_LEN + run->nr * PLACE_LEN) {
+        error_setg(errp, "places of 0x%" PRIx64 " pages in %u bytes make no "
+                   "sense", run->nr, len);
+        return false;
+    }
+    for (i = 0; i < run->nr; i++) {
+        const uint8_t *p = buf + PLACES_FIXED_LEN + i * PLACE_LEN;
+
+        places[i] = (MmPlace) {
+            .place = ldq_be_p(p),
+            .version = lduw_be_p(p + 8),
+            .checksum = ldl_be_p(p + 10),
+            .known = 1,
+        };
+    }
+    return true;
 }

@@ -10,7 +10,9 @@
 #ifndef MIGRATION_MANAGED_RAM_WIRE_H
 #define MIGRATION_MANAGED_RAM_WIRE_H
 
-#define MANAGED_RAM_VERSION 2
+#include "managed-memory/shared.h"
+
+#define MANAGED_RAM_VERSION 3
 #define MANAGED_RAM_PAGE_SIZE 4096
 #define MANAGED_RAM_HEADER_LEN 8
 /* Of a payload: bytes that no record has more of */
@@ -20,6 +22,7 @@
 #define MANAGED_RAM_BLOCKS_MAX 128
 #define MANAGED_RAM_RUNS_MAX 4000
 #define MANAGED_RAM_DATA_MAX 32 /* pages */
+#define MANAGED_RAM_PLACES_MAX MM_RING_PLACES_MAX /* pages */
 
 typedef enum ManagedRamType {
     MANAGED_RAM_END,
@@ -28,6 +31,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_ZERO,
     MANAGED_RAM_DATA,
     MANAGED_RAM_SYNC,
+    MANAGED_RAM_PLACES,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -40,6 +44,7 @@ typedef struct ManagedRamHeader {
 typedef struct ManagedRamBlock {
     char name[MANAGED_RAM_NAME_MAX + 1];
     uint64_t size;              /* bytes in use */
+    uint64_t seed;              /* of its pages' checksums */
 } ManagedRamBlock;
 
 /* Pages of MANAGED_RAM_PAGE_SIZE bytes, at least one */
@@ -54,9 +59,14 @@ void managed_ram_put_end(GByteArray *out);
 /** managed_ram_put_sync: append a SYNC record to @out. */
 void managed_ram_put_sync(GByteArray *out);
 
-/** managed_ram_put_hello: append a HELLO; @nr at most MANAGED_RAM_BLOCKS_MAX */
+/**
+ * managed_ram_put_hello: append a HELLO
+ *
+ * @nr: at most MANAGED_RAM_BLOCKS_MAX
+ * @file: what PLACES are in, present or not
+ */
 void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
-                           unsigned nr);
+                           unsigned nr, const MmSharedFile *file);
 
 /**
  * managed_ram_put_runs: append a NEVER or ZERO record
@@ -77,6 +87,16 @@ void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
 void managed_ram_put_data(GByteArray *out, uint32_t block,
                           const ManagedRamRun *run, const uint8_t *content);
 
+/**
+ * managed_ram_put_places: append a PLACES record
+ *
+ * @block: index in the HELLO
+ * @run: at most MANAGED_RAM_PLACES_MAX pages
+ * @places: of all of them, all known
+ */
+void managed_ram_put_places(GByteArray *out, uint32_t block,
+                            const ManagedRamRun *run, const MmPlace *places);
+
 /** managed_ram_get_header: of MANAGED_RAM_HEADER_LEN bytes at @buf. */
 bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
                             Error **errp);
@@ -85,11 +105,13 @@ bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
  * managed_ram_get_hello: the payload of a HELLO
  *
  * @blocks: MANAGED_RAM_BLOCKS_MAX, filled in; all names differ
+ * @file: filled in: where PLACES are, if present
  *
  * Returns how many blocks there are, or -1.
  */
 int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
-                          ManagedRamBlock *blocks, Error **errp);
+                          ManagedRamBlock *blocks, MmSharedFile *file,
+                          Error **errp);
 
 /**
  * managed_ram_get_runs: the payload of NEVER or ZERO
@@ -116,5 +138,17 @@ const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
                                     const ManagedRamBlock *blocks,
                                     unsigned nr_blocks, uint32_t *block,
                                     ManagedRamRun *run, Error **errp);
+
+/**
+ * managed_ram_get_places: the payload of PLACES
+ *
+ * @blocks, @nr_blocks, @block: as managed_ram_get_runs()
+ * @run: filled in: at most MANAGED_RAM_PLACES_MAX pages
+ * @places: MANAGED_RAM_PLACES_MAX, filled in but for the tier
+ */
+bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
+                            const ManagedRamBlock *blocks, unsigned nr_blocks,
+                            uint32_t *block, ManagedRamRun *run,
+                            MmPlace *places, Error **errp);
 
 #endif

@@ -133,6 +133,12 @@ typedef enum MmMsgType {
     /* connection, QEMU's side: no payload: places may go again; answer OK */
     MM_MSG_UNPIN,
 
+    /*
+     * in place of HELLO, of a VM that has attached: MmMsgHandover; answer OK
+     * (LEND: AMOUNT, the tier's number) and the end of the connection
+     */
+    MM_MSG_HANDOVER,
+
     MM_MSG__MAX
 } MmMsgType;
 
@@ -160,6 +166,26 @@ typedef struct MmMsgHello {
     uint8_t cookie[MM_COOKIE_LEN]; /* resume: from HELLO_REPLY, else 0 */
     char name[MM_NAME_LEN];
 } MmMsgHello;
+
+/* What becomes of a file on shared storage, see handover.c of the manager */
+typedef enum MmHandoverOp {
+    MM_HANDOVER_LEND,           /* the VM is to read the one of another host */
+    MM_HANDOVER_RELEASE,        /* it is nobody's, until it is claimed */
+    MM_HANDOVER_CLAIM,          /* it is this VM's */
+} MmHandoverOp;
+
+typedef struct MmMsgHandover {
+    uint32_t op;                /* MmHandoverOp */
+    uint32_t pad;
+    uint8_t uuid[MM_UUID_LEN];  /* of the VM: from HELLO_REPLY */
+    uint8_t cookie[MM_COOKIE_LEN];
+    uint8_t file_id[MM_UUID_LEN];
+    uint64_t epoch;             /* RELEASE, CLAIM: of the migration; random */
+    /* LEND only: all that the other host knows of it */
+    uint8_t storage[MM_UUID_LEN];
+    uint8_t file_key[MM_COOKIE_LEN];
+    char file[MM_FILE_LEN];
+} MmMsgHandover;
 
 /* Descriptors of HELLO_REPLY, in this order; the device may be absent. */
 typedef enum MmHelloReplyFd {
@@ -194,6 +220,8 @@ typedef struct MmMsgResumeVM {
      * statistics only
      */
     uint64_t lost_ns;
+    uint32_t pinned;            /* 1: another host may read what was told of */
+    uint32_t pad;
 } MmMsgResumeVM;
 
 typedef struct MmMsgKey {

@@ -41,6 +41,8 @@ typedef struct MmSharedFile {
     uint8_t storage[MM_UUID_LEN];
     uint8_t id[MM_UUID_LEN];
     uint8_t key[MM_COOKIE_LEN];
+    char file[MM_FILE_LEN];     /* its name when the pager started */
+    uint64_t epoch;             /* of the migration that it is lent for, or 0 */
 } MmSharedFile;
 
 typedef struct MmState {

@@ -303,6 +303,7 @@ bool mm_resume(MmStarting *s, Error **errp)
     }
     mm_msg_clear(&s->msg);
     s->vm->lost_ns = rvm.lost_ns;
+    s->vm->state->pinned = !!rvm.pinned;
     return receive_each(s, rvm.nr_holds, MM_MSG_RESUME_HOLD, resume_hold,
                         errp) && has_all_holds(s, errp) &&
            receive_each(s, rvm.nr_regions, MM_MSG_RESUME_REGION,

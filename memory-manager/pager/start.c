@@ -46,7 +46,6 @@ static bool receive_tier(MmStarting *s)
     s->tier_dir[s->nr_tiers++] = mm_msg_take_fd(&s->msg, 0);
     return tier->number < MM_MAX_TIERS &&
            tier->kind < MM_TIER_KIND__MAX &&
-           memchr(tier->file, '\0', MM_FILE_LEN) &&
            tier->algorithm < MM_ALGORITHM__MAX && tier->share <= 100 &&
            s->msg.nr_fds <= max_fds[tier->kind];
 }
@@ -371,6 +370,7 @@ static void describe_shared(const MmStarting *s)
             memcpy(shared->storage, conf->storage, sizeof(shared->storage));
             memcpy(shared->id, conf->file_id, sizeof(shared->id));
             memcpy(shared->key, conf->file_key, sizeof(shared->key));
+            memcpy(shared->file, conf->file, sizeof(shared->file));
             shared->present = 1;
         }
     }

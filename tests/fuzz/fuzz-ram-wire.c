@@ -14,14 +14,17 @@
 
 static ManagedRamBlock blocks[MANAGED_RAM_BLOCKS_MAX];
 static ManagedRamRun runs[MANAGED_RAM_RUNS_MAX];
+static MmPlace places[MANAGED_RAM_PLACES_MAX];
+static MmSharedFile file;
 
 static int load_hello(const uint8_t *buf, uint32_t len, Error **errp)
 {
-    int nr = managed_ram_get_hello(buf, len, blocks, errp), i;
+    int nr = managed_ram_get_hello(buf, len, blocks, &file, errp), i;
 
     for (i = 0; i < nr; i++) {
         g_assert(strlen(blocks[i].name) - 1 < MANAGED_RAM_NAME_MAX);
     }
+    g_assert(nr < 0 || strnlen(file.file, MM_FILE_LEN) < MM_FILE_LEN);
     return nr;
 }
 
@@ -59,6 +62,23 @@ static bool load_data(const uint8_t *buf, uint32_t len, int nr_blocks,
     return content;
 }
 
+static bool load_places(const uint8_t *buf, uint32_t len, int nr_blocks,
+                        Error **errp)
+{
+    ManagedRamRun run;
+    uint32_t block;
+    bool ok = managed_ram_get_places(buf, len, blocks, nr_blocks, &block, &run,
+                                     places, errp);
+
+    if (ok) {
+        uint64_t pages = blocks[block].size / MANAGED_RAM_PAGE_SIZE;
+
+        g_assert(block < nr_blocks && run.first < pages);
+        g_assert(run.nr - 1 < MIN(pages - run.first, MANAGED_RAM_PLACES_MAX));
+    }
+    return ok;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     FuzzInput in = { .data = data, .size = size };
@@ -84,6 +104,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             g_assert(load_runs(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_DATA) {
             g_assert(load_data(buf, header.len, nr_blocks, &err) == !err);
+        } else if (header.type == MANAGED_RAM_PLACES) {
+            g_assert(load_places(buf, header.len, nr_blocks, &err) == !err);
         }
     }
     error_free(err);
@@ -95,6 +117,9 @@ static void write_seeds(void)
     static const ManagedRamBlock two[] = {
         { "pc.ram", 0x8000000 }, { "dimm", 0x200000 },
     };
+    static const MmSharedFile shared = { .present = 1, .file = "name" };
+    static const MmPlace three[3] = { { .place = 1 }, { .place = 3 } };
+    const ManagedRamRun placed = { 0x100, 3 };
     static const ManagedRamRun some[] = {
         { 0, 1 }, { 2, 0x7ffe }, { 0x7fff, 1 },
     };
@@ -102,7 +127,7 @@ static void write_seeds(void)
     const ManagedRamRun pages = { 0x7ffe, 2 };
     g_autoptr(GByteArray) out = g_byte_array_new();
 
-    managed_ram_put_hello(out, two, ARRAY_SIZE(two));
+    managed_ram_put_hello(out, two, ARRAY_SIZE(two), &shared);
     managed_ram_put_end(out);
     fuzz_seed("hello", out->data, out->len);
     managed_ram_put_runs(out, MANAGED_RAM_NEVER, 1, some, 1);
@@ -112,6 +137,9 @@ static void write_seeds(void)
     managed_ram_put_data(out, 0, &pages, content);
     managed_ram_put_end(out);
     fuzz_seed("data", out->data, out->len);
+    managed_ram_put_places(out, 1, &placed, three);
+    managed_ram_put_end(out);
+    fuzz_seed("places", out->data, out->len);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

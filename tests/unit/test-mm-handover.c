@@ -213,9 +213,12 @@ static void test_only_empty(void)
     g_assert_cmpuint(adopt(0, 3), ==, 1);
     vm_rig_populate(to, 0, 1);
     travel(3);
+    places(target)->page[2].version++;
     g_assert_cmpuint(adopt(0, 3), ==, 1);
     g_assert_cmpuint(places(target)->page[0].known, ==, 0);
-    g_assert_cmpuint(places(target)->page[1].known, ==, 0);
+    /* as when a pager dies before the end of the request */
+    g_assert_cmpuint(places(target)->page[1].known, ==, 1);
+    g_assert_cmpuint(places(target)->page[2].known, ==, 0);
     g_assert_cmpint(vm_rig_state(to, 0), ==, MM_PAGE_RESIDENT);
     g_assert_true(has_content(1, 2));
     g_assert_cmpuint(used(target, LENT), ==, 2);

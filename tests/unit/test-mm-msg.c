@@ -76,6 +76,7 @@ static const Shape shapes[MM_MSG__MAX] = {
     [MM_MSG_PREFETCH] = { "PREFETCH" },
     [MM_MSG_KEY] = { "KEY", FIXED(MmMsgKey) },
     [MM_MSG_UNPIN] = { "UNPIN" },
+    [MM_MSG_HANDOVER] = { "HANDOVER", FIXED(MmMsgHandover) },
 };
 
 /* One well-formed message of a type, with @len bytes of payload. */

@@ -10,9 +10,22 @@
 
 static ManagedRamBlock blocks[MANAGED_RAM_BLOCKS_MAX];
 static ManagedRamRun runs[MANAGED_RAM_RUNS_MAX];
+static MmSharedFile file;
 
 static const ManagedRamBlock two[] = {
-    { "pc.ram", 0x8000000 }, { "hotplugged", 0x200000 },
+    { "pc.ram", 0x8000000, 0x1234567890abcdef }, { "hotplugged", 0x200000, 7 },
+};
+
+static const MmSharedFile no_file;
+static const MmSharedFile some_file = {
+    .present = 1, .storage = { 1, 2 }, .id = { 3, 4 }, .key = { 5, 6 },
+    .file = "name", .epoch = 0x123456789abcdef0,
+};
+
+static const MmPlace three_places[] = {
+    { .place = 0x3ffffffffff, .checksum = 0xdeadbeef, .version = 0x3ff },
+    { .place = 0, .checksum = 0, .version = 0 },
+    { .place = 0x1020304, .checksum = 0x50607080, .version = 0x102 },
 };
 
 static const ManagedRamRun some[] = {
@@ -42,7 +55,7 @@ static GByteArray *hello(void)
 {
     GByteArray *out = g_byte_array_new();
 
-    managed_ram_put_hello(out, two, ARRAY_SIZE(two));
+    managed_ram_put_hello(out, two, ARRAY_SIZE(two), &some_file);
     return out;
 }
 
@@ -59,7 +72,7 @@ static int get_hello(const uint8_t *buf, uint32_t len)
 {
     g_autofree uint8_t *copy = g_memdup2(buf, len);
     Error *err = NULL;
-    int nr = managed_ram_get_hello(copy, len, blocks, &err);
+    int nr = managed_ram_get_hello(copy, len, blocks, &file, &err);
 
     g_assert_true((nr < 0) == !!err);
     error_free(err);
@@ -137,6 +150,84 @@ static void test_data(void)
     g_assert_false(get_data(payload(d), payload_len(d), &block, &run));
 }
 
+/* Three pages of block 1 */
+static GByteArray *places(void)
+{
+    const ManagedRamRun run = { 0x1fd, ARRAY_SIZE(three_places) };
+    GByteArray *out = g_byte_array_new();
+
+    managed_ram_put_places(out, 1, &run, three_places);
+    return out;
+}
+
+static bool get_places(const uint8_t *buf, uint32_t len, uint32_t *block,
+                       ManagedRamRun *run, MmPlace *found)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    bool ok = managed_ram_get_places(copy, len, two, ARRAY_SIZE(two), block,
+                                     run, found, &err);
+
+    g_assert_true(ok == !err);
+    error_free(err);
+    return ok;
+}
+
+static void test_places(void)
+{
+    g_autofree MmPlace *found = g_new0(MmPlace, MANAGED_RAM_PLACES_MAX);
+    g_autoptr(GByteArray) p = places();
+    uint32_t block, len, bit;
+    ManagedRamRun run;
+    unsigned i;
+
+    assert_header(p, MANAGED_RAM_PLACES);
+    g_assert_true(get_places(payload(p), payload_len(p), &block, &run, found));
+    g_assert_cmpuint(block, ==, 1);
+    g_assert_cmphex(run.first, ==, 0x1fd);
+    g_assert_cmpuint(run.nr, ==, ARRAY_SIZE(three_places));
+    for (i = 0; i < run.nr; i++) {
+        g_assert_cmphex(found[i].place, ==, three_places[i].place);
+        g_assert_cmphex(found[i].checksum, ==, three_places[i].checksum);
+        g_assert_cmphex(found[i].version, ==, three_places[i].version);
+        g_assert_cmpuint(found[i].known, ==, 1);
+    }
+    for (len = 0; len < payload_len(p); len++) {
+        g_assert_false(get_places(payload(p), len, &block, &run, found));
+    }
+    for (bit = 0; bit < 8 * 20; bit++) {
+        payload(p)[bit / 8] ^= 1 << bit % 8;
+        if (get_places(payload(p), payload_len(p), &block, &run, found)) {
+            g_assert_cmpuint(block, <, 2);
+            g_assert_cmpuint(run.nr, ==, ARRAY_SIZE(three_places));
+            g_assert_cmpuint(run.first, <=, two[block].size / 4096 - run.nr);
+        }
+        payload(p)[bit / 8] ^= 1 << bit % 8;
+    }
+    g_byte_array_append(p, (uint8_t *)"", 1);
+    g_assert_false(get_places(payload(p), payload_len(p), &block, &run,
+                              found));
+}
+
+/* A name without an end, and a number of files that cannot be */
+static void test_file(void)
+{
+    MmSharedFile endless = some_file;
+    g_autoptr(GByteArray) none = g_byte_array_new();
+    g_autoptr(GByteArray) h = g_byte_array_new();
+
+    managed_ram_put_hello(none, two, ARRAY_SIZE(two), &no_file);
+    g_assert_cmpint(get_hello(payload(none), payload_len(none)), ==, 2);
+    g_assert_cmpuint(file.present, ==, 0);
+    stl_be_p(payload(none) + 12, 2);
+    g_assert_cmpint(get_hello(payload(none), payload_len(none)), ==, -1);
+    stl_be_p(payload(none) + 12, 1);
+    g_assert_cmpint(get_hello(payload(none), payload_len(none)), ==, -1);
+    memset(endless.file, 'x', sizeof(endless.file));
+    managed_ram_put_hello(h, two, ARRAY_SIZE(two), &endless);
+    g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
+}
+
 static void test_there_and_back(void)
 {
     g_autoptr(GByteArray) end = g_byte_array_new();
@@ -157,7 +248,9 @@ static void test_there_and_back(void)
     for (i = 0; i < 2; i++) {
         g_assert_cmpstr(blocks[i].name, ==, two[i].name);
         g_assert_cmphex(blocks[i].size, ==, two[i].size);
+        g_assert_cmphex(blocks[i].seed, ==, two[i].seed);
     }
+    g_assert_cmpmem(&file, sizeof(file), &some_file, sizeof(some_file));
     assert_header(z, MANAGED_RAM_ZERO);
     g_assert_cmpint(get_runs(payload(z), payload_len(z), &block), ==, 3);
     g_assert_cmpuint(block, ==, 0);
@@ -200,7 +293,7 @@ static void test_largest(void)
         memset(many[i].name, 'x', MANAGED_RAM_NAME_MAX);
         many[i].name[0] = 1 + i;
     }
-    managed_ram_put_hello(h, many, MANAGED_RAM_BLOCKS_MAX);
+    managed_ram_put_hello(h, many, MANAGED_RAM_BLOCKS_MAX, &some_file);
     assert_header(h, MANAGED_RAM_HELLO);
     g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==,
                     MANAGED_RAM_BLOCKS_MAX);
@@ -273,9 +366,9 @@ static void test_nonsense(void)
     g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
     stl_be_p(payload(h) + 4, MANAGED_RAM_PAGE_SIZE);
     g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, 2);
-    payload(h)[12 + 9 + 2] = '\0';
+    payload(h)[16 + 8 + 3 * 16 + MM_FILE_LEN + 17 + 2] = '\0';
     g_assert_cmpint(get_hello(payload(h), payload_len(h)), ==, -1);
-    managed_ram_put_hello(same, twice, 2);
+    managed_ram_put_hello(same, twice, 2, &no_file);
     g_assert_cmpint(get_hello(payload(same), payload_len(same)), ==, -1);
     for (i = 0; i < ARRAY_SIZE(outside); i++) {
         g_autoptr(GByteArray) z = g_byte_array_new();
@@ -320,6 +413,8 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/ram-wire/bytes", test_bytes);
     g_test_add_func("/mm/ram-wire/largest", test_largest);
     g_test_add_func("/mm/ram-wire/data", test_data);
+    g_test_add_func("/mm/ram-wire/places", test_places);
+    g_test_add_func("/mm/ram-wire/file", test_file);
     g_test_add_func("/mm/ram-wire/truncated", test_truncated);
     g_test_add_func("/mm/ram-wire/flipped", test_flipped);
     g_test_add_func("/mm/ram-wire/nonsense", test_nonsense);

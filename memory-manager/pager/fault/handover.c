@@ -73,12 +73,27 @@ void mm_pin(MmFault *f, MmRegion *region, const MmRingSlot *request)
     }
 }
 
+/* By a pager that has not come to the end of the request. */
+static bool is_adopted(const MmPageMap *map, uint64_t page, const MmPlace *at)
+{
+    uint64_t entry = mm_map_get(map, page);
+
+    return mm_entry_state(entry) == MM_PAGE_SWAPPED &&
+           mm_entry_tier(entry) == MM_TIER_FIRST + at->tier &&
+           mm_entry_place(entry) == at->place &&
+           mm_entry_version(entry) == at->version &&
+           map->checksums[page] == at->checksum;
+}
+
 static bool adopt_page(MmFault *f, MmPageMap *map, uint64_t page,
                        const MmPlace *at)
 {
     uint64_t never = mm_map_get(map, page), filling, swapped;
     MmTier *tier = mm_vm_tier(f->vm, MM_TIER_FIRST + at->tier);
 
+    if (is_adopted(map, page, at)) {
+        return true;
+    }
     if (mm_entry_state(never) != MM_PAGE_NEVER || !tier || !tier->lent ||
         at->place > MM_PLACE_MAX || !tier->ops->claim(tier, at->place)) {
         return false;

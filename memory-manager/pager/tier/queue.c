@@ -29,12 +29,6 @@ void mm_queue_init(MmTierQueue *queue, const MmQueueOps *ops, MmTier *tier)
     QSIMPLEQ_INIT(&queue->put_off);
 }
 
-/* Another host has a shared file under another number. */
-static unsigned number_of(const MmTier *tier)
-{
-    return tier->shared ? MM_MAX_TIERS : tier->number;
-}
-
 static void encrypt(MmTierQueue *queue, MmTierIO *io)
 {
     const MmTier *tier = queue->tier;
@@ -44,8 +38,7 @@ static void encrypt(MmTierQueue *queue, MmTierIO *io)
                     io->place != MM_PLACE_IDENTITY;
     if (io->encrypted && !queue->cipher) {
         /* mm_vm_set_key() has seen that it can be made */
-        queue->cipher = mm_cipher_new(key, number_of(tier),
-                                      &error_abort);
+        queue->cipher = mm_cipher_new(key, tier->number, &error_abort);
     }
     if (io->encrypted && io->store) {
         mm_cipher_encrypt(queue->cipher, io->place, io->buf, io->nr_pages);

@@ -463,7 +463,6 @@ MmTier *mm_tier_file_open(int fd, const MmMsgStartTier *start,
 
     file->sized = start->lent || start->kind == MM_TIER_KIND_DEVICE;
     file->base.ops = ops_of(start);
-    file->base.shared = start->shared;
     file->base.lent = start->lent;
     file->base.number = start->number;
     pstrcpy(file->base.name, sizeof(file->base.name), start->name);

@@ -253,7 +253,6 @@ struct MmTier {
     int fd;                     /* of all that lies in it, owned */
     int hold_fd;                /* for QEMU to keep; -1: an O_PATH of fd */
     char name[MM_NAME_LEN];
-    bool shared;                /* other hosts can read it */
     bool lent;                  /* another host's: it takes nothing */
 
     MmThrottle throttle;        /* of the transfers of all queues */

@@ -1,0 +1,262 @@
+/*
+ * Managed memory: content that stays where it is while its guest migrates
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What concerns pages goes through the ring to the pager, what concerns whose
+ * the file is to the manager, on a connection of its own.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/timer.h"
+#include "backends/managed-memory-internal.h"
+#include "sysemu/managed-memory-handover.h"
+
+#define PAGE_SIZE_4K 4096
+/* Of a pager, or of the storage, for what is no matter of pages */
+#define ANSWER_MS 10000
+#define LOOK_MS 5
+
+bool managed_memory_shared_file(MmSharedFile *file)
+{
+    g_autofree MmState *state = g_new(MmState, 1);
+
+    if (!managed_memory_used() || !managed_conn_read_state(state)) {
+        return false;
+    }
+    *file = state->shared;
+    file->file[sizeof(file->file) - 1] = '\0';
+    /* each VM has a key of its own, and another one there */
+    file->present &= !state->encrypted;
+    return file->present;
+}
+
+bool managed_memory_seed(const void *host, uint64_t *seed)
+{
+    const ManagedRegion *region;
+
+    RCU_READ_LOCK_GUARD();
+    region = managed_memory_used() ? managed_region_find(host) : NULL;
+    return region && pread(region->fds[MM_REGION_FD_MAP], seed, sizeof(*seed),
+                           offsetof(MmMapHeader, seed)) == sizeof(*seed);
+}
+
+/* ---- pages ---- */
+
+static bool find_range(const uint8_t *host, unsigned nr, MmRange *range)
+{
+    const ManagedRegion *region;
+
+    RCU_READ_LOCK_GUARD();
+    region = managed_region_find(host);
+    if (!region || region->page_size != PAGE_SIZE_4K) {
+        return false;
+    }
+    *range = (MmRange) {
+        .region = region->id, .nr_pages = nr,
+        .first_page = (host - region->hva) / PAGE_SIZE_4K,
+    };
+    return true;
+}
+
+/* Returns whether it has been executed; @request is as it was then. */
+static bool execute(MmRingSlot *request, int64_t deadline_ms)
+{
+    int slot = managed_ring_claim(MANAGED_RING_RESERVED);
+
+    if (slot < 0) {
+        return false;
+    }
+    managed_ring_post(slot, request);
+    managed_conn_kick();
+    return managed_ring_wait(slot, deadline_ms, request) == MANAGED_RING_DONE;
+}
+
+void managed_memory_pin(const void *host, unsigned nr, MmPlace *places)
+{
+    MmRingSlot request = { .kind = MM_RING_PIN };
+    unsigned pages = MM_RING_PLACES_PAGES(nr), buffer;
+    MmPlaces *answer;
+
+    assert(nr <= MM_RING_PLACES_MAX);
+    memset(places, 0, nr * sizeof(*places));
+    if (managed_conn_state() != MANAGED_CONN_CONNECTED ||
+        !find_range(host, nr, &request.range) ||
+        !managed_ring_buffer_get(pages, &buffer)) {
+        return;
+    }
+    answer = (MmPlaces *)managed_conn_ring()->buffer[buffer];
+    memset(answer, 0, pages * PAGE_SIZE_4K);
+    request.buffer = buffer;
+    /* before any is told of, whichever pager does */
+    managed_conn_set_pinned(true);
+    if (execute(&request, managed_ring_deadline())) {
+        memcpy(places, answer->page, nr * sizeof(*places));
+    }
+    managed_ring_buffer_put(buffer, pages);
+}
+
+void managed_memory_unpin(void)
+{
+    const ManagedCall call = {
+        .type = MM_MSG_UNPIN, .want = MM_MSG_OK, .timeout_ms = ANSWER_MS,
+    };
+    g_autofree MmMsg *reply = g_new0(MmMsg, 1);
+
+    /* the next pager begins without */
+    managed_conn_set_pinned(false);
+    managed_conn_call(&call, reply, NULL);
+    mm_msg_clear(reply);
+}
+
+static bool all_adopted(const MmPlaces *answer, const MmPlace *places,
+                        unsigned nr)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (places[i].known && !answer->page[i].known) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
+                          const MmPlace *places, Error **errp)
+{
+    MmRingSlot request = { .kind = MM_RING_ADOPT };
+    unsigned pages = MM_RING_PLACES_PAGES(nr), buffer;
+    MmPlaces *content;
+    bool ok;
+
+    assert(nr <= MM_RING_PLACES_MAX);
+    if (!find_range(host, nr, &request.range) ||
+        !managed_memory_discard(host, (size_t)nr * PAGE_SIZE_4K) ||
+        !managed_ring_buffer_get(pages, &buffer)) {
+        error_setg(errp, "content on shared storage cannot be had in this "
+                   "memory");
+        return false;
+    }
+    content = (MmPlaces *)managed_conn_ring()->buffer[buffer];
+    content->seed = seed;
+    memcpy(content->page, places, nr * sizeof(*places));
+    request.buffer = buffer;
+    /* there is no other way to have it: as a fault, it waits for a pager */
+    ok = execute(&request, INT64_MAX) && request.pages &&
+         all_adopted(content, places, nr);
+    if (!ok) {
+        error_setg(errp, "pages 0x%" PRIx64 " +0x%x of region %u cannot be at "
+                   "the places that the source says", request.range.first_page,
+                   nr, request.range.region);
+    }
+    managed_ring_buffer_put(buffer, pages);
+    return ok;
+}
+
+/* ---- the file ---- */
+
+static bool ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
+                        Error **errp)
+{
+    ManagedConnInfo info;
+    bool ok;
+
+    managed_conn_info(&info);
+    memcpy(request->uuid, info.uuid, sizeof(request->uuid));
+    memcpy(request->cookie, info.cookie, sizeof(request->cookie));
+    ok = managed_attach_handover(info.path, request, ANSWER_MS, want, reply,
+                                 errp);
+    g_free(info.path);
+    mm_msg_clear(reply);
+    return ok;
+}
+
+/* Which tiers the pager has that serves; 0: none does. */
+static uint32_t tiers_of_pager(void)
+{
+    const ManagedCall call = {
+        .type = MM_MSG_QUERY, .want = MM_MSG_QUERY_REPLY,
+        .timeout_ms = ANSWER_MS,
+    };
+    g_autofree MmMsg *reply = g_new0(MmMsg, 1);
+    int ret = managed_conn_call(&call, reply, NULL);
+    uint32_t tiers = ret < 0 ? 0
+                     : ((const MmMsgQueryReply *)reply->payload)->tiers;
+
+    mm_msg_clear(reply);
+    return tiers;
+}
+
+/* The next pager has it, or none ever will. */
+static bool wait_for_tier(unsigned number, uint64_t epoch, Error **errp)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_MS;
+
+    do {
+        if (managed_conn_epoch() == epoch ||
+            managed_conn_state() != MANAGED_CONN_CONNECTED) {
+            g_usleep(LOOK_MS * 1000);
+            continue;
+        }
+        if (tiers_of_pager() & (1u << number)) {
+            return true;
+        }
+        error_setg(errp, "the file in which the source has content of the VM "
+                   "cannot be opened; the memory manager's log says why");
+        return false;
+    } while (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end);
+    error_setg(errp, "the memory manager has not made the source's file "
+               "available within %d s", ANSWER_MS / 1000);
+    return false;
+}
+
+bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
+                         Error **errp)
+{
+    MmMsgHandover request = { .op = MM_HANDOVER_LEND };
+    g_autofree MmMsg *reply = g_new0(MmMsg, 1);
+    uint64_t epoch = managed_conn_epoch(), number;
+
+    memcpy(request.storage, file->storage, sizeof(request.storage));
+    memcpy(request.file_id, file->id, sizeof(request.file_id));
+    memcpy(request.file_key, file->key, sizeof(request.file_key));
+    memcpy(request.file, file->file, sizeof(request.file));
+    if (!managed_memory_used()) {
+        error_setg(errp, "this VM has no managed memory here, but content on "
+                   "shared storage at the source; give it memory of the same "
+                   "kind, or switch the source's migration capability "
+                   "managed-ram off");
+        return false;
+    }
+    if (!ask_manager(&request, MM_MSG_AMOUNT, reply, errp)) {
+        return false;
+    }
+    number = ((const MmMsgAmount *)reply->payload)->value;
+    if (number >= MM_MAX_TIERS) {
+        error_setg(errp, "the memory manager has no number for a tier");
+        return false;
+    }
+    *tier = number;
+    return wait_for_tier(number, epoch, errp);
+}
+
+static bool change_owner(MmHandoverOp op, const MmSharedFile *file,
+                         Error **errp)
+{
+    MmMsgHandover request = { .op = op, .epoch = file->epoch };
+    g_autofree MmMsg *reply = g_new0(MmMsg, 1);
+
+    memcpy(request.file_id, file->id, sizeof(request.file_id));
+    return ask_manager(&request, MM_MSG_OK, reply, errp);
+}
+
+bool managed_memory_release(const MmSharedFile *file, Error **errp)
+{
+    return change_owner(MM_HANDOVER_RELEASE, file, errp);
+}
+
+bool managed_memory_claim(const MmSharedFile *file, Error **errp)
+{
+    return change_owner(MM_HANDOVER_CLAIM, file, errp);
+}

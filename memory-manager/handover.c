@@ -1,0 +1,250 @@
+/*
+ * qemu-memory-manager: files that change hands when a VM migrates
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A VM's file on shared storage has one owner, who alone lets its VM run and
+ * removes the file, and its name says who that is (shared-file.c).  It changes
+ * hands by being renamed, which the file system does for one of those who try:
+ *
+ *   source                             target
+ *   UUID.SOURCE                        LEND: opened to be read
+ *   RELEASE: UUID.SOURCE -> UUID.rN
+ *                                      CLAIM: UUID.rN -> UUID.TARGET
+ *   CLAIM: UUID.rN -> UUID.SOURCE      or so, if the migration has failed
+ *
+ * N is another number in each migration, or one that has given up waiting for
+ * its guest could claim it in a later one, with memory of the past.  Whoever
+ * comes second finds no file, and its VM does not run.  Nothing happens by
+ * itself, or because time has passed: a file that was released and not claimed
+ * stays.
+ *
+ * The storage may hang, so a rename is done by a thread.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "io/task.h"
+#include "qom/object.h"
+#include "handover.h"
+#include "attach.h"
+#include "shared-file.h"
+#include "vm-tiers.h"
+
+/* A rename that is under way */
+typedef struct Renaming {
+    MmManager *mgr;
+    uint8_t vm[MM_UUID_LEN];    /* which may be gone when it ends */
+    uint32_t number;            /* of its tier */
+    int sock;
+    uint64_t seq;
+    char *dir;
+    char from[MM_FILE_LEN];
+    char to[MM_FILE_LEN];
+    int ret;                    /* written by the thread */
+} Renaming;
+
+static void answer(int sock, uint64_t seq, Error *err, MmMsgType type,
+                   const void *payload, size_t len)
+{
+    if (err) {
+        mm_attach_refuse(sock, seq, EINVAL, error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    mm_msg_send(sock, type, seq, payload, len, NULL, 0);
+    close(sock);
+}
+
+/* ---- LEND ---- */
+
+static const MmTierConf *find_storage(const MmOptions *opts,
+                                      const uint8_t *storage, Error **errp)
+{
+    g_autofree char *text = NULL;
+    QemuUUID uuid;
+    unsigned i;
+
+    for (i = 0; i < opts->nr_tiers; i++) {
+        if (opts->tiers[i].shared &&
+            !memcmp(opts->tiers[i].storage, storage, MM_UUID_LEN)) {
+            return &opts->tiers[i];
+        }
+    }
+    memcpy(uuid.data, storage, sizeof(uuid.data));
+    text = qemu_uuid_unparse_strdup(&uuid);
+    error_setg(errp, "this host has no tier on the storage (%s) on which the "
+               "source has content of the VM: give the memory manager one with "
+               "--tier file,path=DIR,shared=on or 'qemu-memctl tier-add "
+               "--shared', or have the content sent with the source's migration "
+               "capability managed-ram switched off", text);
+    return NULL;
+}
+
+static bool lend(MmVM *vm, const MmMsgHandover *request, MmMsgAmount *number,
+                 Error **errp)
+{
+    const MmTierConf *conf = find_storage(&vm->mgr->opts, request->storage,
+                                          errp);
+    MmRecordTier tier = {};
+
+    if (!conf) {
+        return false;
+    }
+    if (!mm_shared_is_name(request->file, request->file_id)) {
+        error_setg(errp, "'%s' is not the name of a VM's file", request->file);
+        return false;
+    }
+    mm_tier_describe(conf, &tier.conf);
+    snprintf(tier.conf.name, sizeof(tier.conf.name), "%.40s (lent)",
+             conf->name);
+    tier.conf.is_new = 1;
+    tier.conf.lent = 1;
+    tier.conf.overcommit = 1;
+    tier.conf.size = 0;
+    pstrcpy(tier.conf.file, sizeof(tier.conf.file), request->file);
+    memcpy(tier.conf.file_id, request->file_id, MM_UUID_LEN);
+    memcpy(tier.conf.file_key, request->file_key, MM_COOKIE_LEN);
+    pstrcpy(tier.path, sizeof(tier.path), conf->path);
+    return mm_vm_tiers_lend(vm, &tier, &number->value, errp);
+}
+
+/* ---- RELEASE, CLAIM ---- */
+
+static int rename_it(const Renaming *r)
+{
+    g_autofree char *from = g_build_filename(r->dir, r->from, NULL);
+    g_autofree char *to = g_build_filename(r->dir, r->to, NULL);
+
+    if (!rename(from, to)) {
+        return 0;
+    }
+    /* it was us, and the answer was lost: ours, or on the way from NFS */
+    return errno == ENOENT && access(to, F_OK) == 0 ? 0 : -errno;
+}
+
+static void renaming_thread(QIOTask *task, gpointer opaque)
+{
+    Renaming *r = opaque;
+
+    r->ret = rename_it(r);
+}
+
+static MmRecordTier *tier_of(const Renaming *r, MmVM **vm)
+{
+    uint32_t i;
+
+    *vm = mm_vm_by_uuid(r->mgr, r->vm);
+    for (i = 0; *vm && i < (*vm)->rec.nr_tiers; i++) {
+        if ((*vm)->rec.tiers[i].conf.number == r->number) {
+            return &(*vm)->rec.tiers[i];
+        }
+    }
+    return NULL;
+}
+
+/* The VM may have ended meanwhile: then what it would own is removed. */
+static void renamed(QIOTask *task, gpointer opaque)
+{
+    Renaming *r = opaque;
+    MmRecordTier gone = {};
+    Error *err = NULL;
+    MmVM *vm;
+    MmRecordTier *tier = tier_of(r, &vm);
+
+    if (vm) {
+        vm->renaming = false;
+    }
+    if (r->ret < 0) {
+        error_setg_errno(&err, -r->ret, "the VM's file %s in %s cannot be had: "
+                         "%s", r->from, r->dir, r->ret == -ENOENT
+                         ? "another host has claimed it, and with it the VM"
+                         : "its storage fails");
+    } else if (tier) {
+        pstrcpy(tier->conf.file, sizeof(tier->conf.file), r->to);
+        mm_record_write(vm->record_path, &vm->rec, &err);
+        mm_vm_tiers_step(vm);
+    } else {
+        gone.conf.shared = 1;
+        pstrcpy(gone.conf.file, sizeof(gone.conf.file), r->to);
+        pstrcpy(gone.path, sizeof(gone.path), r->dir);
+        mm_shared_remove(&gone);
+        error_setg(&err, "the VM has ended");
+    }
+    answer(r->sock, r->seq, err, MM_MSG_OK, NULL, 0);
+    g_free(r->dir);
+    g_free(r);
+}
+
+static MmRecordTier *find_file(MmVM *vm, const uint8_t *file_id, Error **errp)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        MmRecordTier *tier = &vm->rec.tiers[i];
+
+        if (tier->conf.shared &&
+            !memcmp(tier->conf.file_id, file_id, MM_UUID_LEN)) {
+            return tier;
+        }
+    }
+    error_setg(errp, "the VM has no such file on shared storage");
+    return NULL;
+}
+
+static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
+                           const MmMsgHandover *request, Error **errp)
+{
+    MmRecordTier *tier = find_file(vm, request->file_id, errp);
+    Renaming *r;
+
+    if (!tier) {
+        return false;
+    }
+    /* each takes a thread */
+    if (vm->renaming) {
+        error_setg(errp, "the VM's file is being renamed already; its storage "
+                   "does not answer");
+        return false;
+    }
+    r = g_new(Renaming, 1);
+    *r = (Renaming) {
+        .mgr = vm->mgr, .number = tier->conf.number, .sock = sock, .seq = seq,
+        .dir = g_strdup(tier->path),
+    };
+    memcpy(r->vm, vm->rec.uuid, sizeof(r->vm));
+    mm_shared_our_name(request->file_id, request->op == MM_HANDOVER_CLAIM
+                       ? r->to : r->from);
+    mm_shared_released_name(request->file_id, request->epoch,
+                            request->op == MM_HANDOVER_CLAIM ? r->from
+                                                             : r->to);
+    vm->renaming = true;
+    qio_task_run_in_thread(qio_task_new(object_get_root(), renamed, r, NULL),
+                           renaming_thread, r, NULL, NULL);
+    return true;
+}
+
+void mm_handover(MmVM *vm, int sock, uint64_t seq,
+                 const MmMsgHandover *request)
+{
+    MmMsgAmount number;
+    Error *err = NULL;
+
+    switch (request->op) {
+    case MM_HANDOVER_LEND:
+        lend(vm, request, &number, &err);
+        answer(sock, seq, err, MM_MSG_AMOUNT, &number, sizeof(number));
+        return;
+    case MM_HANDOVER_CLAIM:
+    case MM_HANDOVER_RELEASE:
+        if (begin_renaming(vm, sock, seq, request, &err)) {
+            return;
+        }
+        break;
+    default:
+        error_setg(&err, "unknown operation %u", request->op);
+        break;
+    }
+    answer(sock, seq, err, MM_MSG_OK, NULL, 0);
+}
