@@ -275,22 +275,22 @@ int managed_attach(const char *path, const ManagedResume *resume,
     return sock;
 }
 
-bool managed_attach_handover(const char *path, const MmMsgHandover *request,
-                             int timeout_ms, MmMsgType want, MmMsg *reply,
-                             Error **errp)
+int managed_attach_handover(const char *path, const MmMsgHandover *request,
+                            int timeout_ms, MmMsgType want, MmMsg *reply,
+                            Error **errp)
 {
     int sock = connect_socket(path, errp);
     int ret;
     bool ok;
 
     if (sock < 0) {
-        return false;
+        return -EAGAIN;
     }
     ret = mm_msg_send(sock, MM_MSG_HANDOVER, 1, request, sizeof(*request),
                       NULL, 0);
     ok = wait_reply(sock, ret < 0 ? 0 : timeout_ms, want, reply, NULL, errp);
     close(sock);
-    return ok;
+    return ok ? 0 : -EREMOTEIO;
 }
 
 bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,

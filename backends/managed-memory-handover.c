@@ -16,6 +16,8 @@
 /* Of a pager, or of the storage, for what is no matter of pages */
 #define ANSWER_MS 10000
 #define LOOK_MS 5
+/* Of a manager, that is not there */
+#define RESTART_MS 3000
 
 bool managed_memory_shared_file(MmSharedFile *file)
 {
@@ -37,8 +39,9 @@ bool managed_memory_seed(const void *host, uint64_t *seed)
 
     RCU_READ_LOCK_GUARD();
     region = managed_memory_used() ? managed_region_find(host) : NULL;
-    return region && pread(region->fds[MM_REGION_FD_MAP], seed, sizeof(*seed),
-                           offsetof(MmMapHeader, seed)) == sizeof(*seed);
+    return region && region->page_size == PAGE_SIZE_4K &&
+           pread(region->fds[MM_REGION_FD_MAP], seed, sizeof(*seed),
+                 offsetof(MmMapHeader, seed)) == sizeof(*seed);
 }
 
 /* ---- pages ---- */
@@ -159,21 +162,33 @@ bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
 static bool ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
                         Error **errp)
 {
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RESTART_MS;
     ManagedConnInfo info;
-    bool ok;
+    Error *err = NULL;
+    int ret;
 
     managed_conn_info(&info);
     memcpy(request->uuid, info.uuid, sizeof(request->uuid));
     memcpy(request->cookie, info.cookie, sizeof(request->cookie));
-    ok = managed_attach_handover(info.path, request, ANSWER_MS, want, reply,
-                                 errp);
+    /* a manager that is being restarted is back soon */
+    for (;;) {
+        ret = managed_attach_handover(info.path, request, ANSWER_MS, want,
+                                      reply, &err);
+        mm_msg_clear(reply);
+        if (ret != -EAGAIN || qemu_clock_get_ms(QEMU_CLOCK_REALTIME) >= end) {
+            break;
+        }
+        error_free(err);
+        err = NULL;
+        g_usleep(LOOK_MS * 1000);
+    }
+    error_propagate(errp, err);
     g_free(info.path);
-    mm_msg_clear(reply);
-    return ok;
+    return ret == 0;
 }
 
-/* Which tiers the pager has that serves; 0: none does. */
-static uint32_t tiers_of_pager(void)
+/* Has the pager that serves a tier, and seen that it is what it should be? */
+static bool look_for_tier(unsigned number, bool *proven)
 {
     const ManagedCall call = {
         .type = MM_MSG_QUERY, .want = MM_MSG_QUERY_REPLY,
@@ -181,33 +196,39 @@ static uint32_t tiers_of_pager(void)
     };
     g_autofree MmMsg *reply = g_new0(MmMsg, 1);
     int ret = managed_conn_call(&call, reply, NULL);
-    uint32_t tiers = ret < 0 ? 0
-                     : ((const MmMsgQueryReply *)reply->payload)->tiers;
+    const MmMsgQueryReply *query = (const void *)reply->payload;
+    bool has = ret == 0 && query->tiers & (1u << number);
 
+    *proven = has && query->proven & (1u << number);
     mm_msg_clear(reply);
-    return tiers;
+    return has;
 }
 
 /* The next pager has it, or none ever will. */
 static bool wait_for_tier(unsigned number, uint64_t epoch, Error **errp)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_MS;
+    bool proven = false;
 
-    do {
-        if (managed_conn_epoch() == epoch ||
-            managed_conn_state() != MANAGED_CONN_CONNECTED) {
-            g_usleep(LOOK_MS * 1000);
-            continue;
+    while (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
+        if (managed_conn_epoch() != epoch &&
+            managed_conn_state() == MANAGED_CONN_CONNECTED) {
+            if (!look_for_tier(number, &proven)) {
+                error_setg(errp, "the file in which the source has content of "
+                           "the VM cannot be opened; the memory manager's log "
+                           "says why");
+                return false;
+            }
+            if (proven) {
+                return true;
+            }
         }
-        if (tiers_of_pager() & (1u << number)) {
-            return true;
-        }
-        error_setg(errp, "the file in which the source has content of the VM "
-                   "cannot be opened; the memory manager's log says why");
-        return false;
-    } while (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end);
-    error_setg(errp, "the memory manager has not made the source's file "
-               "available within %d s", ANSWER_MS / 1000);
+        g_usleep(LOOK_MS * 1000);
+    }
+    error_setg(errp, "the file in which the source has content of the VM could "
+               "not be read within %d s, or is not what the source says: both "
+               "hosts need the same release, and to see the same storage",
+               ANSWER_MS / 1000);
     return false;
 }
 

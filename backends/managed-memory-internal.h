@@ -323,10 +323,12 @@ bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
  * @path: attach socket
  * @want: the expected answer
  * @reply: filled in
+ *
+ * Returns 0, -EAGAIN if there is no manager, or -EREMOTEIO.
  */
-bool managed_attach_handover(const char *path, const MmMsgHandover *request,
-                             int timeout_ms, MmMsgType want, MmMsg *reply,
-                             Error **errp);
+int managed_attach_handover(const char *path, const MmMsgHandover *request,
+                            int timeout_ms, MmMsgType want, MmMsg *reply,
+                            Error **errp);
 
 /**
  * managed_wait_gone: ask the peer to go and wait until it is gone

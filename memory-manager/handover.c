@@ -36,7 +36,8 @@
 typedef struct Renaming {
     MmManager *mgr;
     uint8_t vm[MM_UUID_LEN];    /* which may be gone when it ends */
-    uint32_t number;            /* of its tier */
+    uint8_t file_id[MM_UUID_LEN];
+    bool claim;                 /* or release */
     int sock;
     uint64_t seq;
     char *dir;
@@ -96,6 +97,12 @@ static bool lend(MmVM *vm, const MmMsgHandover *request, MmMsgAmount *number,
         error_setg(errp, "'%s' is not the name of a VM's file", request->file);
         return false;
     }
+    if (mm_shared_is_ours(request->file)) {
+        error_setg(errp, "the source has the same memory manager, or one that "
+                   "cannot be told from it, whose file would not change hands; "
+                   "switch its migration capability managed-ram off");
+        return false;
+    }
     mm_tier_describe(conf, &tier.conf);
     snprintf(tier.conf.name, sizeof(tier.conf.name), "%.40s (lent)",
              conf->name);
@@ -120,7 +127,10 @@ static int rename_it(const Renaming *r)
     if (!rename(from, to)) {
         return 0;
     }
-    /* it was us, and the answer was lost: ours, or on the way from NFS */
+    /*
+     * It was us, and the answer was lost: ours, or on the way from NFS.  Nobody
+     * else makes such a name, since files with it are not lent.
+     */
     return errno == ENOENT && access(to, F_OK) == 0 ? 0 : -errno;
 }
 
@@ -137,7 +147,8 @@ static MmRecordTier *tier_of(const Renaming *r, MmVM **vm)
 
     *vm = mm_vm_by_uuid(r->mgr, r->vm);
     for (i = 0; *vm && i < (*vm)->rec.nr_tiers; i++) {
-        if ((*vm)->rec.tiers[i].conf.number == r->number) {
+        if (!memcmp((*vm)->rec.tiers[i].conf.file_id, r->file_id,
+                    MM_UUID_LEN)) {
             return &(*vm)->rec.tiers[i];
         }
     }
@@ -148,7 +159,6 @@ static MmRecordTier *tier_of(const Renaming *r, MmVM **vm)
 static void renamed(QIOTask *task, gpointer opaque)
 {
     Renaming *r = opaque;
-    MmRecordTier gone = {};
     Error *err = NULL;
     MmVM *vm;
     MmRecordTier *tier = tier_of(r, &vm);
@@ -166,10 +176,8 @@ static void renamed(QIOTask *task, gpointer opaque)
         mm_record_write(vm->record_path, &vm->rec, &err);
         mm_vm_tiers_step(vm);
     } else {
-        gone.conf.shared = 1;
-        pstrcpy(gone.conf.file, sizeof(gone.conf.file), r->to);
-        pstrcpy(gone.path, sizeof(gone.path), r->dir);
-        mm_shared_remove(&gone);
+        /* nobody can claim it: what its QEMU sent has not come to its end */
+        mm_shared_remove_named(r->dir, r->to);
         error_setg(&err, "the VM has ended");
     }
     answer(r->sock, r->seq, err, MM_MSG_OK, NULL, 0);
@@ -197,10 +205,19 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
                            const MmMsgHandover *request, Error **errp)
 {
     MmRecordTier *tier = find_file(vm, request->file_id, errp);
+    bool claim = request->op == MM_HANDOVER_CLAIM;
     Renaming *r;
 
     if (!tier) {
         return false;
+    }
+    if (!claim && (tier->conf.lent || !mm_shared_is_ours(tier->conf.file))) {
+        error_setg(errp, "the VM's file is not its own to be released");
+        return false;
+    }
+    if (claim && mm_shared_is_ours(tier->conf.file)) {
+        answer(sock, seq, NULL, MM_MSG_OK, NULL, 0);
+        return true;
     }
     /* each takes a thread */
     if (vm->renaming) {
@@ -210,15 +227,14 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
     }
     r = g_new(Renaming, 1);
     *r = (Renaming) {
-        .mgr = vm->mgr, .number = tier->conf.number, .sock = sock, .seq = seq,
-        .dir = g_strdup(tier->path),
+        .mgr = vm->mgr, .sock = sock, .seq = seq,
+        .dir = g_strdup(tier->path), .claim = claim,
     };
+    memcpy(r->file_id, request->file_id, sizeof(r->file_id));
     memcpy(r->vm, vm->rec.uuid, sizeof(r->vm));
-    mm_shared_our_name(request->file_id, request->op == MM_HANDOVER_CLAIM
-                       ? r->to : r->from);
+    mm_shared_our_name(request->file_id, claim ? r->to : r->from);
     mm_shared_released_name(request->file_id, request->epoch,
-                            request->op == MM_HANDOVER_CLAIM ? r->from
-                                                             : r->to);
+                            claim ? r->from : r->to);
     vm->renaming = true;
     qio_task_run_in_thread(qio_task_new(object_get_root(), renamed, r, NULL),
                            renaming_thread, r, NULL, NULL);

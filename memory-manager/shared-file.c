@@ -50,8 +50,7 @@ void mm_shared_init(const char *run_dir)
     g_autofree char *all = NULL;
 
     g_file_get_contents("/etc/machine-id", &machine, NULL, NULL);
-    all = g_strdup_printf("%s\n%s\n%s", machine ?: "", g_get_host_name(),
-                          run_dir);
+    all = g_strdup_printf("%s\n%s", machine ?: g_get_host_name(), run_dir);
     hash = g_compute_checksum_for_string(G_CHECKSUM_SHA256, all, -1);
     pstrcpy(owner, sizeof(owner), hash);
     /* one thread: if the storage hangs, one that does is enough */
@@ -63,7 +62,8 @@ void mm_shared_init(const char *run_dir)
 static int read_storage(int dirfd, QemuUUID *uuid)
 {
     char text[UUID_FMT_LEN + 1] = "";
-    int fd = openat(dirfd, STORAGE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(dirfd, STORAGE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW |
+                    O_NONBLOCK);
     ssize_t n;
 
     if (fd < 0) {
@@ -234,6 +234,11 @@ bool mm_shared_is_ours(const char *name)
            qemu_uuid_parse(text, &uuid) == 0;
 }
 
+void mm_shared_remove_named(const char *dir, const char *file)
+{
+    push_removal(dir, file, false);
+}
+
 void mm_shared_remove(const MmRecordTier *tier)
 {
     if (mm_shared_is_ours(tier->conf.file)) {
@@ -248,7 +253,8 @@ static bool any_vm_has(MmManager *mgr, const char *name)
 
     QTAILQ_FOREACH(vm, &mgr->vms, next) {
         for (i = 0; i < vm->rec.nr_tiers; i++) {
-            if (g_str_equal(vm->rec.tiers[i].conf.file, name)) {
+            /* it may have been claimed without the record's knowing */
+            if (!strncmp(vm->rec.tiers[i].conf.file, name, UUID_FMT_LEN)) {
                 return true;
             }
         }

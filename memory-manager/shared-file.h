@@ -57,6 +57,9 @@ bool mm_shared_is_ours(const char *name);
  */
 void mm_shared_remove(const MmRecordTier *tier);
 
+/** mm_shared_remove_named: the same, of a file that is nobody's any more. */
+void mm_shared_remove_named(const char *dir, const char *file);
+
 /**
  * mm_shared_sweep: remove files of ours in @tier that no VM has
  *

@@ -269,7 +269,10 @@ static bool plan(MmVM *vm, const strList *names, MmRecord *rec,
             return false;
         }
         rec->tiers[rec->nr_tiers++] = *tier;
-        *leaving |= 1u << tier->conf.number;
+        /* what is another host's has to be claimed first */
+        if (!tier->conf.lent || mm_shared_is_ours(tier->conf.file)) {
+            *leaving |= 1u << tier->conf.number;
+        }
     }
     return true;
 }

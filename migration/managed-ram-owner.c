@@ -32,6 +32,7 @@
 #include "qemu/main-loop.h"
 #include "sysemu/block-backend.h"
 #include "sysemu/managed-memory-handover.h"
+#include "migration/blocker.h"
 #include "migration/misc.h"
 #include "managed-ram-owner.h"
 
@@ -57,6 +58,8 @@ static struct {
     OwnerState state;           /* set by set_state() only */
     MmSharedFile file;
     BlockBackend *blk;          /* made when it is needed, and kept */
+    bool unsure;                /* whether the file is released */
+    Error *blocker;             /* while it is BORROWED */
 } owner;
 
 static void set_state(OwnerState to)
@@ -74,6 +77,8 @@ static int release(BlockDriverState *bs)
     }
     if (!managed_memory_release(&owner.file, &err)) {
         error_reportf_err(err, "managed memory cannot be handed over: ");
+        /* it may have been all the same, and only the answer is missing */
+        owner.unsure = !managed_memory_claim(&owner.file, NULL);
         return -EIO;
     }
     set_state(OWNER_RELEASED);
@@ -90,6 +95,9 @@ static void coroutine_fn claim(BlockDriverState *bs, Error **errp)
     }
     if (owner.state == OWNER_BORROWED) {
         set_state(OWNER_NONE);
+        migrate_del_blocker(owner.blocker);
+        error_free(owner.blocker);
+        owner.blocker = NULL;
         return;
     }
     set_state(OWNER_LENDING);
@@ -123,9 +131,9 @@ static bool make_image(bool active, Error **errp)
     if (owner.blk) {
         return true;
     }
+    /* read-only: it is none that a snapshot needs */
     bs = bdrv_new_open_driver(&owner_driver, NULL,
-                              BDRV_O_RDWR | (active ? 0 : BDRV_O_INACTIVE),
-                              errp);
+                              active ? 0 : BDRV_O_INACTIVE, errp);
     if (!bs) {
         return false;
     }
@@ -148,6 +156,10 @@ bool managed_ram_owner_lends(const MmSharedFile *file, Error **errp)
     if (!make_image(true, errp)) {
         return false;
     }
+    if (owner.unsure && !managed_memory_claim(&owner.file, errp)) {
+        return false;
+    }
+    owner.unsure = false;
     owner.file = *file;
     set_state(OWNER_LENDING);
     return true;
@@ -163,11 +175,14 @@ void managed_ram_owner_keeps(void)
 
 bool managed_ram_owner_borrows(const MmSharedFile *file, Error **errp)
 {
-    if (owner.state != OWNER_NONE) {
-        error_setg(errp, "this guest's memory is another host's already");
+    if (owner.state != OWNER_NONE || owner.blk) {
+        error_setg(errp, "a guest's memory can arrive in a new QEMU only");
         return false;
     }
-    if (!make_image(false, errp)) {
+    error_setg(&owner.blocker, "this guest has not been claimed yet from the "
+               "host that it comes from: have it run first (cont)");
+    if (!make_image(false, errp) ||
+        migrate_add_blocker(owner.blocker, errp) < 0) {
         return false;
     }
     owner.file = *file;

@@ -149,7 +149,9 @@ static void find_blocks(void)
 
             pstrcpy(block->name, sizeof(block->name), rb->idstr);
             block->size = rb->used_length;
-            managed_memory_seed(rb->host, &block->seed);
+            if (!managed_memory_seed(rb->host, &block->seed)) {
+                block->seed = 0;
+            }
         }
     }
 }

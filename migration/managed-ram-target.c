@@ -59,22 +59,37 @@ static bool check_blocks(int nr, Error **errp)
     return true;
 }
 
+/* Blocks stay while a guest arrives, so what waits need not hold up RCU. */
+static uint8_t *host_of_block(const ManagedRamBlock *block)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(block->name);
+    return rb ? rb->host : NULL;
+}
+
 /*
  * What there is has checksums by our seed, if it has any; all of it is going to
  * come.
  */
 static bool prepare_block(const ManagedRamBlock *block, Error **errp)
 {
-    RAMBlock *rb = qemu_ram_block_by_name(block->name);
     const MmPlace none = {};
-    int ret = ram_discard_range(rb->idstr, 0, rb->used_length);
+    uint8_t *host;
+    int ret;
 
+    if (!block->seed) {
+        return true;
+    }
+    ret = ram_discard_range(block->name, 0, block->size);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "block '%s' cannot be discarded",
-                         rb->idstr);
+                         block->name);
         return false;
     }
-    return managed_memory_adopt(rb->host, 1, block->seed, &none, errp);
+    host = host_of_block(block);
+    return host && managed_memory_adopt(host, 1, block->seed, &none, errp);
 }
 
 static bool borrow_file(int nr, Error **errp)
@@ -84,7 +99,6 @@ static bool borrow_file(int nr, Error **errp)
     if (!managed_memory_lend(&target.file, &target.tier, errp)) {
         return false;
     }
-    RCU_READ_LOCK_GUARD();
     for (i = 0; i < nr; i++) {
         if (!prepare_block(&target.blocks[i], errp)) {
             return false;
@@ -198,7 +212,7 @@ static bool load_places(const uint8_t *buf, uint32_t len, Error **errp)
     g_autofree MmPlace *places = g_new(MmPlace, MANAGED_RAM_PLACES_MAX);
     ManagedRamRun run;
     uint32_t block;
-    RAMBlock *rb;
+    uint8_t *host;
     uint64_t i;
 
     managed_memory_store_flush();
@@ -213,10 +227,9 @@ static bool load_places(const uint8_t *buf, uint32_t len, Error **errp)
     for (i = 0; i < run.nr; i++) {
         places[i].tier = target.tier;
     }
-    RCU_READ_LOCK_GUARD();
-    rb = qemu_ram_block_by_name(target.blocks[block].name);
-    return !rb ||
-           managed_memory_adopt(rb->host + run.first * MANAGED_RAM_PAGE_SIZE,
+    host = host_of_block(&target.blocks[block]);
+    return !host ||
+           managed_memory_adopt(host + run.first * MANAGED_RAM_PAGE_SIZE,
                                 run.nr, target.blocks[block].seed, places,
                                 errp);
 }

@@ -361,6 +361,11 @@ bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
         error_setg(errp, "places for block %u, of %u", *block, nr_blocks);
         return false;
     }
+    if (!blocks[*block].seed) {
+        error_setg(errp, "places for block '%s', which has none",
+                   blocks[*block].name);
+        return false;
+    }
     if (!get_run(buf + 4, &blocks[*block], run, errp)) {
         return false;
     }

@@ -44,7 +44,7 @@ typedef struct ManagedRamHeader {
 typedef struct ManagedRamBlock {
     char name[MANAGED_RAM_NAME_MAX + 1];
     uint64_t size;              /* bytes in use */
-    uint64_t seed;              /* of its pages' checksums */
+    uint64_t seed;              /* of its pages' checksums; 0: no PLACES */
 } ManagedRamBlock;
 
 /* Pages of MANAGED_RAM_PAGE_SIZE bytes, at least one */

@@ -498,6 +498,8 @@ typedef struct MmMsgQueryReply {
     uint64_t tier_size[MM_MAX_TIERS];   /* bytes of storage that it has */
     uint32_t tiers;             /* bit per number: the pager has it */
     uint32_t drained;           /* ... and it is empty for good */
+    uint32_t proven;            /* ... and it is the VM's, or lent to it */
+    uint32_t pad_proven;
     uint32_t encrypted;         /* 1: the VM has a key */
     uint32_t nr_regions;
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */

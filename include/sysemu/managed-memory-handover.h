@@ -21,7 +21,11 @@
  */
 bool managed_memory_shared_file(MmSharedFile *file);
 
-/** managed_memory_seed: that of the checksums of the memory at @host. */
+/**
+ * managed_memory_seed: that of the checksums of the memory at @host
+ *
+ * Returns false if this memory's content cannot be on shared storage.
+ */
 bool managed_memory_seed(const void *host, uint64_t *seed);
 
 /**

@@ -139,9 +139,20 @@ static int named_tier_file(int dir, const char *name)
 /* Of another host's pager; its manager removes it, or who claims it. */
 static int lent_tier_file(int dir, const char *name)
 {
-    int fd = openat(dir, name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(dir, name, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW |
+                    O_NONBLOCK);
+    struct stat st;
 
-    return fd < 0 ? -errno : fd;
+    if (fd < 0) {
+        return -errno;
+    }
+    /* as every pager that takes over is going to want it */
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (st.st_mode & 0777) != 0600) {
+        close(fd);
+        return -EINVAL;
+    }
+    return fd;
 }
 
 /* Unnamed from birth where the file system can, else unlinked at once. */

@@ -229,6 +229,21 @@ static void test_pin_all(void)
     mm_slots_destroy(&slots);
 }
 
+/* As in a tier that has taken nothing yet */
+static void test_pin_none(void)
+{
+    MmSlotAlloc slots;
+    uint64_t first;
+
+    mm_slots_init(&slots);
+    mm_slots_pin_all(&slots);
+    mm_slots_grow(&slots, 10);
+    g_assert_cmpuint(mm_slots_alloc(&slots, 10, &first), ==, 10);
+    mm_slots_unpin(&slots);
+    mm_slots_free(&slots, first, 10);
+    mm_slots_destroy(&slots);
+}
+
 /* What is evicted together lies together. */
 static void test_next_fit(void)
 {
@@ -503,6 +518,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/slot-alloc/random", test_random);
     g_test_add_func("/mm/slot-alloc/empty", test_empty);
     g_test_add_func("/mm/slot-alloc/pin-all", test_pin_all);
+    g_test_add_func("/mm/slot-alloc/pin-none", test_pin_none);
     g_test_add_func("/mm/slot-alloc/next-fit", test_next_fit);
     g_test_add_func("/mm/slot-alloc/full", test_full);
     g_test_add_func("/mm/slot-alloc/fragmented", test_fragmented);

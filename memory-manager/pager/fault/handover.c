@@ -39,6 +39,7 @@ static void pin_page(MmFault *f, const MmPageMap *map, uint64_t page,
 {
     uint64_t entry = mm_map_get(map, page);
     MmTier *tier = mm_vm_tier(f->vm, mm_entry_tier(entry));
+    uint32_t checksum = map->checksums[page];
     MmPlace found = {};
 
     if (mm_entry_state(entry) == MM_PAGE_SWAPPED && tier &&
@@ -47,7 +48,7 @@ static void pin_page(MmFault *f, const MmPageMap *map, uint64_t page,
         mm_map_get(map, page) == entry) {
         found = (MmPlace) {
             .place = mm_entry_place(entry),
-            .checksum = map->checksums[page],
+            .checksum = checksum,
             .version = mm_entry_version(entry),
             .tier = tier->number,
             .known = 1,
@@ -95,11 +96,15 @@ static bool adopt_page(MmFault *f, MmPageMap *map, uint64_t page,
         return true;
     }
     if (mm_entry_state(never) != MM_PAGE_NEVER || !tier || !tier->lent ||
+        !qatomic_load_acquire(&tier->proven) ||
         at->place > MM_PLACE_MAX || !tier->ops->claim(tier, at->place)) {
         return false;
     }
     filling = mm_entry_with_state(never, MM_PAGE_FILLING);
-    mm_map_move(map, page, never, filling);
+    if (!mm_map_cas(map, page, never, filling)) {
+        tier->ops->free(tier, at->place, 1);
+        return false;
+    }
     map->checksums[page] = at->checksum;
     mm_failpoint(MM_FP_FILLING);
     swapped = mm_entry_with_state(mm_entry_with_version(filling, at->version),

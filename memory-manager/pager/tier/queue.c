@@ -34,7 +34,8 @@ static void encrypt(MmTierQueue *queue, MmTierIO *io)
     const MmTier *tier = queue->tier;
     const uint8_t *key = qatomic_load_acquire(&tier->key);
 
-    io->encrypted = key && tier->ops->outside &&
+    /* what is lent is as the other host has written it, without a key */
+    io->encrypted = key && tier->ops->outside && !tier->lent &&
                     io->place != MM_PLACE_IDENTITY;
     if (io->encrypted && !queue->cipher) {
         /* mm_vm_set_key() has seen that it can be made */

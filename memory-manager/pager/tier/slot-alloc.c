@@ -143,8 +143,9 @@ bool mm_slots_claim(MmSlotAlloc *slots, uint64_t slot)
 static void begin_pins_locked(MmSlotAlloc *slots)
 {
     if (!slots->pinned) {
-        slots->pinned = bitmap_new(slots->nr_slots);
-        slots->kept = bitmap_new(slots->nr_slots);
+        /* there are none of no bits */
+        slots->pinned = bitmap_new(MAX(slots->nr_slots, 1));
+        slots->kept = bitmap_new(MAX(slots->nr_slots, 1));
     }
 }
 

@@ -261,8 +261,12 @@ static void extend_to(MmTierFile *file, uint64_t place)
 
     g_mutex_lock(&file->grow_lock);
     most = max_size_locked(file) / MM_PAGE_SIZE;
+    if (file->base.lent) {
+        most = MIN(most, CLAIM_MAX);
+    }
     mm_slots_count(&file->slots, &used, &total);
-    if (place >= total && place < MAX(most, CLAIM_MAX)) {
+    if (place >= total &&
+        place < (file->base.lent ? most : MAX(most, CLAIM_MAX))) {
         uint64_t wanted = ROUND_UP(place + 1, step);
 
         mm_slots_grow(&file->slots, place < most
