@@ -318,12 +318,23 @@ static const struct {
     { "takes-nothing", test_takes_nothing },
 };
 
+/* Rigs live as long as the process. */
+static MmVM *kept[2 * ARRAY_SIZE(tests)];
+
+static MmVM *keep(MmVM *vm)
+{
+    static unsigned nr;
+
+    kept[nr++] = vm;
+    return vm;
+}
+
 static void run(const void *opaque)
 {
     void (*const *fn)(void) = opaque;
 
-    source = vm_rig_new_shared(g_get_tmp_dir());
-    target = vm_rig_new_lent(g_get_tmp_dir(), source);
+    source = keep(vm_rig_new_shared(g_get_tmp_dir()));
+    target = keep(vm_rig_new_lent(g_get_tmp_dir(), source));
     from = vm_rig_add(source, 0, NR_PAGES);
     to = vm_rig_add(target, 0, NR_PAGES);
     (*fn)();
