@@ -286,10 +286,10 @@ static size_t raw_payload(FuzzInput *in, uint32_t type, void *payload)
 
 static void step_message(Session *s, FuzzInput *in, bool qemu, bool raw)
 {
-    static const uint32_t sensible[2][9] = {
+    static const uint32_t sensible[2][10] = {
         { MM_MSG_CONTROL_HELLO, MM_MSG_QUERY, MM_MSG_QUERY_REGION,
           MM_MSG_SET_LIMIT, MM_MSG_EVICT, MM_MSG_SWAP_IN, MM_MSG_DETACH,
-          MM_MSG_GIVE_UP, MM_MSG_PREFETCH },
+          MM_MSG_GIVE_UP, MM_MSG_PREFETCH, MM_MSG_PREFETCH },
         { MM_MSG_UFFD, MM_MSG_REGION_ADD, MM_MSG_REGION_ADD,
           MM_MSG_REGION_READY, MM_MSG_REGION_READY, MM_MSG_REGION_REMOVE,
           MM_MSG_SET_LIMIT, MM_MSG_OK, MM_MSG_KEY, MM_MSG_UNPIN },
@@ -297,7 +297,7 @@ static void step_message(Session *s, FuzzInput *in, bool qemu, bool raw)
     uint64_t payload[200] = {};
     uint8_t what = fuzz_u8(in);
     MmMsgHeader hdr = {
-        .type = raw ? what % (MM_MSG__MAX + 1) : sensible[qemu][what % 9],
+        .type = raw ? what % (MM_MSG__MAX + 1) : sensible[qemu][what % 10],
         .seq = what,
     };
     size_t len = raw ? raw_payload(in, hdr.type, payload)
