@@ -179,10 +179,13 @@ bool managed_ram_owner_borrows(const MmSharedFile *file, Error **errp)
         error_setg(errp, "a guest's memory can arrive in a new QEMU only");
         return false;
     }
+    /* for a moment only, so no matter of -only-migratable */
     error_setg(&owner.blocker, "this guest has not been claimed yet from the "
                "host that it comes from: have it run first (cont)");
     if (!make_image(false, errp) ||
-        migrate_add_blocker(owner.blocker, errp) < 0) {
+        migrate_add_blocker_internal(owner.blocker, errp) < 0) {
+        error_free(owner.blocker);
+        owner.blocker = NULL;
         return false;
     }
     owner.file = *file;
