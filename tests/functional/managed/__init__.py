@@ -28,6 +28,6 @@ The modules, from the bottom up:
     cgroup       cgroups of version 1
     case         what tests with a manager and guests have in common
     managertest  what tests of the manager alone have in common
-    stream       migration streams, recorded and played back
+    stream       migration streams, recorded, cut and played back
     tap          run unittest cases and print TAP
 """

@@ -47,6 +47,16 @@ class GuestTest(unittest.TestCase):
         """A manager that is not started yet."""
         return Manager(self.box, *self.manager_options)
 
+    def second_manager(self, **options):
+        """A manager with a run folder and a tier of its own, which runs.
+
+        options   of the Manager
+        """
+        box = self.enterContext(Sandbox(f"{self.box.name}-destination"))
+        manager = Manager(box, **options)
+        manager.start()
+        return manager
+
     def make_vm(self, **options):
         """A guest on managed memory that is not started yet."""
         return GuestVM(self.box, **{
@@ -100,12 +110,12 @@ class GuestTest(unittest.TestCase):
         vm.poweroff()
         self.wait_no_files()
 
-    def assert_no_more_is_used(self, vm):
+    def assert_no_more_is_used(self, vm, manager=None):
         """Neither of memory nor of the tier, than what the pager tells.
 
         Some pages may be on their way in or out.
         """
-        state = self.manager.vm(vm)
+        state = (manager or self.manager).vm(vm)
         if state.hard_limit is not None:
             self.assertLessEqual(vm.resident_bytes(), state.hard_limit + MIB)
         self.assertLessEqual(state.tier_content, state.swapped + 4 * MIB)
@@ -128,9 +138,14 @@ class GuestTest(unittest.TestCase):
                 self.fail(f"{what}: not within {timeout} s")
             time.sleep(0.01)
 
-    def vm_files(self):
+    @staticmethod
+    def vm_files_of(manager):
         """What lies in the run folder besides the manager's own files."""
-        return sorted(set(os.listdir(self.manager.run)) - OWN_FILES)
+        return sorted(set(os.listdir(manager.run)) - OWN_FILES)
+
+    def vm_files(self):
+        """The same, of the only manager."""
+        return self.vm_files_of(self.manager)
 
     def wait_no_files(self, timeout=5):
         """Wait until nothing is left of any VM."""
@@ -157,6 +172,22 @@ class GuestTest(unittest.TestCase):
         """SIGCONT, if there still is such a process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+    @staticmethod
+    def tier_files(box):
+        """Files of a tier that some process holds open, or lie there."""
+        tier = os.path.join(box.disk, "tier")
+        found = os.listdir(tier) if os.path.isdir(tier) else []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                    if target.startswith(tier + "/"):
+                        found.append(f"process {pid}: {target}")
+            except OSError:
+                # The process, or only its descriptor, has gone meanwhile.
+                continue
+        return found
 
     @staticmethod
     def is_alive(pid):

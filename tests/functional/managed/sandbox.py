@@ -36,10 +36,10 @@ def die_with_parent(extra=()):
     return ["setpriv", "--pdeathsig", "KILL", *extra, "--"]
 
 
-def children():
+def children(parent="self"):
     """Process IDs of all children, adopted ones included."""
     pids = set()
-    for path in Path("/proc/self/task").glob("*/children"):
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
         pids.update(int(pid) for pid in path.read_text().split())
     return pids
 
@@ -60,6 +60,10 @@ class Sandbox:
     disk   folder for disk images and tiers, on the build's file system
     logs   output of all processes, kept after the test
     """
+
+    # Children that subprocess objects wait for: those of all sandboxes, as a
+    # test may have more than one.
+    _waited_for = set()
 
     def __init__(self, name):
         self.name = name
@@ -116,7 +120,7 @@ class Sandbox:
 
     def know(self, pid):
         """A child that a subprocess object waits for."""
-        self._known.add(pid)
+        self._waited_for.add(pid)
 
     def _folder(self, prefix, parent):
         path = tempfile.mkdtemp(prefix=prefix, dir=parent)
@@ -126,7 +130,7 @@ class Sandbox:
         return path
 
     def _strangers(self):
-        return children() - self._known
+        return children() - self._known - self._waited_for
 
     @staticmethod
     def _become_subreaper():

@@ -17,7 +17,7 @@ SECTION = b"\x0bmanaged-ram"
 START_LEN = len(SECTION) + 8
 # What ends a section's part, and begins the next one: the other one's number is
 # small, that of this section follows. Less than that occurs in pages, too.
-NEXT_PART = rb"\x7e\x00\x00\x00.\x02"
+NEXT_PART = rb"\x7e\x00\x00\x00.[\x02\x03]"
 HEADER = struct.Struct(">HHI")
 END = 0
 CHUNK = 1 << 16
@@ -32,37 +32,52 @@ class Record:
         self.end = offset + HEADER.size + length
 
 
-def records(stream, offset):
-    """Those of one part of the section, which begins there."""
-    while True:
-        record = Record(stream, offset)
-        yield record
-        if record.type == END:
-            return
-        offset = record.end
+class Section:
+    """The section's records in a stream, which may still be on its way."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._next_part = None
+        # Where the next record is; without one, where to look for a part
+        self._record = None
+        self._end = 0
+
+    def new_records(self):
+        """Those whose header has come since the last call."""
+        while self._find() and (len(self._stream) >=
+                                self._record + HEADER.size):
+            record = Record(self._stream, self._record)
+            self._end = record.end
+            self._record = None if record.type == END else record.end
+            yield record
+
+    def _find(self):
+        """Whether it is known where the next record is."""
+        if self._record is None and self._next_part is None:
+            start = self._stream.find(SECTION)
+            if start >= 0:
+                self._record = start + START_LEN
+                self._next_part = re.compile(
+                    NEXT_PART + re.escape(self._stream[start - 4:start]),
+                    re.DOTALL)
+        elif self._record is None:
+            part = self._next_part.search(self._stream, self._end)
+            self._record = part and part.end()
+        return self._record is not None
 
 
 def first_records(stream):
     """The first record of each type: {type: Record}."""
-    start = stream.index(SECTION)
-    next_part = re.compile(NEXT_PART + re.escape(stream[start - 4:start]),
-                           re.DOTALL)
     found = {}
-    offset = start + START_LEN
-    while True:
-        for record in records(stream, offset):
-            found.setdefault(record.type, record)
-            offset = record.end
-        part = next_part.search(stream, offset)
-        if not part:
-            return found
-        offset = part.end()
+    for record in Section(stream).new_records():
+        found.setdefault(record.type, record)
+    return found
 
 
 class Recorder:
     """Stands between source and destination, and keeps what the former says.
 
-    stream   what has come so far
+    stream   what has come so far through the first connection
     """
 
     def __init__(self, path, destination):
@@ -70,36 +85,123 @@ class Recorder:
         self.stream = bytearray()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
-        self._listener.listen(1)
+        self._listener.listen()
         self._destination = destination
-        self._threads = [threading.Thread(target=self._run)]
+        # Of each connection the source's end, and the destination's
+        self._pairs = []
+        self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def _run(self):
-        source, _ = self._listener.accept()
-        other = socket.socket(socket.AF_UNIX)
-        other.connect(self._destination)
-        back = threading.Thread(target=self._pass_on,
-                                args=(other, source, bytearray()))
-        back.start()
-        self._pass_on(source, other, self.stream)
-        back.join()
-        source.close()
-        other.close()
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self._connect(self._listener.accept()[0])
+
+    def _connect(self, source):
+        destination = socket.socket(socket.AF_UNIX)
+        first = not self._pairs
+        self._pairs.append((source, destination))
+        destination.connect(self._destination)
+        for ends, take in (
+                ((source, destination), self._said if first else bytes),
+                ((destination, source), self._answered if first else bytes)):
+            self._threads.append(threading.Thread(target=self._pass_on,
+                                                  args=(*ends, take)))
+            self._threads[-1].start()
+
+    def _said(self, data):
+        """What the destination gets of what the source says."""
+        self.stream += data
+        return data
+
+    def _answered(self, data):
+        """And the other way round."""
+        return data
 
     @staticmethod
-    def _pass_on(one, other, kept):
-        with contextlib.suppress(OSError):
+    def _pass_on(one, other, take):
+        """take is called at the end, too: with nothing."""
+        try:
             while data := one.recv(CHUNK):
-                kept += data
-                other.sendall(data)
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_WR)
+                other.sendall(take(data))
+            take(b"")
+        except OSError:
+            # As if they were connected: who sends has to hear of it.
+            end(one)
+        end(other, socket.SHUT_WR)
 
     def close(self):
         """When both sides have ended."""
-        self._threads[0].join()
-        self._listener.close()
+        end(self._listener)
+        while self._threads:
+            self._threads.pop(0).join()
+        for sock in (self._listener, *sum(self._pairs, ())):
+            sock.close()
+
+
+class Gate(Recorder):
+    """One that also keeps answers back, or cuts the connection."""
+
+    def __init__(self, path, destination, cut_at=lambda _: None):
+        """cut_at: of the stream so far, how many bytes of it come through"""
+        self._cut_at = cut_at
+        self._lock = threading.Lock()
+        self._open = threading.Event()
+        self._open.set()
+        self._kept = b""
+        super().__init__(path, destination)
+
+    def hold(self):
+        """From now on answers are kept, and so is their end."""
+        self._open.clear()
+
+    @property
+    def kept(self):
+        """What has been kept of them."""
+        return self._kept
+
+    def let_go(self):
+        """They get through, and all that follow."""
+        with self._lock:
+            kept, self._kept = self._kept, b""
+            self._open.set()
+            self._pairs[0][0].sendall(kept)
+
+    def cut(self):
+        """There is no connection any more, as far as both can tell."""
+        for sock in sum(self._pairs, ()):
+            end(sock)
+        self._open.set()
+
+    def close(self):
+        self.cut()
+        super().close()
+
+    def _said(self, data):
+        before = len(self.stream)
+        super()._said(data)
+        size = self._cut_at(self.stream)
+        if size is None or size > len(self.stream):
+            return data
+        with contextlib.suppress(OSError):
+            self._pairs[0][1].sendall(data[:max(0, size - before)])
+        self.cut()
+        return b""
+
+    def _answered(self, data):
+        if not data:
+            self._open.wait()
+        with self._lock:
+            if self._open.is_set():
+                return data
+            self._kept += data
+            return b""
+
+
+def end(sock, how=socket.SHUT_RDWR):
+    """End a connection, if it is still there."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(how)
 
 
 def play(stream, path):
