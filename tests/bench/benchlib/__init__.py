@@ -3,7 +3,6 @@
 
     report.py     entries of the report, table and JSON
     page.py       the same as a page with plots
-    hostswap.py   the kernel's swap, and memory cgroups
     sides.py      the same guest on managed memory and on what one would use
                   instead
     cost.py       what managed memory costs where nothing is swapped

@@ -17,9 +17,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from managed import environment
+from managed import environment, hostswap
 
-from . import hostswap, pressure, raw, report, sides, steal
+from . import pressure, raw, report, sides, steal
 
 APPS = ("redis", "sqlite", "compile")
 MEMORY_MIB, LIMIT_MIB = 1024, 304

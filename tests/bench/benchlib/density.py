@@ -10,7 +10,9 @@ how many such guests fit into a host's memory.
 import re
 from pathlib import Path
 
-from . import hostswap, pressure, report, sides
+from managed import hostswap
+
+from . import pressure, report, sides
 
 HOST_MIB = 16 * 1024
 SETUP = {"memory": 1024, "limit": 960, "field": 640, "cpus": 2}

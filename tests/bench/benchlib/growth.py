@@ -6,7 +6,9 @@ The rate of random accesses should not depend on how much memory there is.
 
 import statistics
 
-from . import hostswap, pressure, report, sides
+from managed import hostswap
+
+from . import pressure, report, sides
 
 SIZES_MIB = (512, 1024, 2048, 4096, 8192)
 LIMIT_SHARE = 1 / 2

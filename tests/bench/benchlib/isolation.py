@@ -8,7 +8,9 @@ value is how many times the first guest's p99 is what it is alone.
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-from . import hostswap, report, sides
+from managed import hostswap
+
+from . import report, sides
 
 SECONDS = 8
 STORM_SECONDS = SECONDS + 4

@@ -17,7 +17,9 @@ before and after, are told as the runs go.
 import statistics
 import time
 
-from . import hostswap, pressure, report, sides
+from managed import hostswap
+
+from . import pressure, report, sides
 
 SHARES = (0, 50, 75, 95)
 MEMORY_MIB, FIELD_MIB = 2048, 1400

@@ -7,9 +7,10 @@ whoever uses it would tune it. Managed memory, which has nothing to tune, has as
 many tries, since a later one meets what earlier ones have brought in.
 """
 
+from managed import hostswap
 from managed.guest import GuestError
 
-from . import hostswap, report, sides, steal
+from . import report, sides, steal
 
 PATTERN_SECONDS = 8
 # Of the field, so that it fits: what is woken up, and then works.

@@ -9,7 +9,9 @@
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 
-from . import hostswap, report, sides
+from managed import hostswap
+
+from . import report, sides
 
 COUNTS = (1, 2, 4, 8, 16)
 SCALING = {"memory": 320, "limit": 144, "field": 200, "cpus": 1}

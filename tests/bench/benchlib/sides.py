@@ -26,12 +26,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from managed import environment
+from managed import environment, hostswap
 from managed.manager import Manager
 from managed.sandbox import Sandbox
 from managed.vm import GuestVM
-
-from . import hostswap
 
 BOOT_TIMEOUT_S = 120
 WORK_TIMEOUT_S = 600

@@ -136,7 +136,7 @@ def _swapon(device, priority):
 @contextlib.contextmanager
 def swap_file(folder, size, priority=10):
     """Swap on a file's disk."""
-    path = os.path.join(folder, f"bench-{os.getpid()}.swap")
+    path = os.path.join(folder, f"mm-{os.getpid()}.swap")
     try:
         with open(path, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
