@@ -111,6 +111,7 @@ ManagedRamStats managed_ram_sent(void)
         .never = qatomic_read(&source.sent.never),
         .zero = qatomic_read(&source.sent.zero),
         .fetched = qatomic_read(&source.sent.fetched),
+        .filled = qatomic_read(&source.sent.filled),
         .shared = qatomic_read(&source.sent.shared),
         .bytes = qatomic_read(&source.sent.bytes),
     };
@@ -192,6 +193,7 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     qatomic_set(&source.sent.never, 0);
     qatomic_set(&source.sent.zero, 0);
     qatomic_set(&source.sent.fetched, 0);
+    qatomic_set(&source.sent.filled, 0);
     qatomic_set(&source.sent.shared, 0);
     qatomic_set(&source.sent.bytes, 0);
     managed_ram_put_hello(source.out, source.blocks, source.nr_blocks,
@@ -304,6 +306,26 @@ static void send_zeros(const Window *w, MmLook kind, ManagedRamType type)
     }
 }
 
+static const uint8_t *content_of(unsigned i)
+{
+    return source.content + i * MANAGED_RAM_PAGE_SIZE;
+}
+
+/* Is it one value throughout? */
+static bool is_filled(const uint8_t *page)
+{
+    return !memcmp(page, page + MANAGED_RAM_VALUE_LEN,
+                   MANAGED_RAM_PAGE_SIZE - MANAGED_RAM_VALUE_LEN);
+}
+
+/* Can page @i be in one record with page @first? */
+static bool goes_along(unsigned first, bool filled, unsigned i)
+{
+    return filled ? !memcmp(content_of(first), content_of(i),
+                            MANAGED_RAM_PAGE_SIZE)
+                  : !is_filled(content_of(i));
+}
+
 /* What has been had of the pages from w->first on */
 static void send_content(const Window *w, const unsigned long *had)
 {
@@ -311,13 +333,23 @@ static void send_content(const Window *w, const unsigned long *had)
 
     for (i = find_first_bit(had, nr); i < nr; i = find_next_bit(had, nr, end)) {
         ManagedRamRun run = { .first = w->page + w->first + i };
+        unsigned most = MIN(i + MANAGED_RAM_DATA_MAX, nr);
+        bool filled = is_filled(content_of(i));
 
-        end = find_next_zero_bit(had, MIN(i + MANAGED_RAM_DATA_MAX, nr), i);
+        end = i + 1;
+        while (end < most && test_bit(end, had) && goes_along(i, filled, end)) {
+            end++;
+        }
         run.nr = end - i;
-        managed_ram_put_data(source.out, w->block, &run,
-                             source.content + i * MANAGED_RAM_PAGE_SIZE);
-        ram_counters.normal += run.nr;
-        count(&source.sent.fetched, run.nr);
+        if (filled) {
+            managed_ram_put_fill(source.out, w->block, &run, content_of(i));
+            ram_counters.duplicate += run.nr;
+            count(&source.sent.filled, run.nr);
+        } else {
+            managed_ram_put_data(source.out, w->block, &run, content_of(i));
+            ram_counters.normal += run.nr;
+            count(&source.sent.fetched, run.nr);
+        }
     }
 }
 

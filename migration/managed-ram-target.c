@@ -182,27 +182,55 @@ static bool load_zeros(const uint8_t *buf, uint32_t len, Error **errp)
 }
 
 /* To where swapped pages are, in managed memory. */
+static void put_content(uint32_t block, const ManagedRamRun *run,
+                        const uint8_t *content)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(target.blocks[block].name);
+    if (rb) {
+        uint8_t *host = rb->host + run->first * MANAGED_RAM_PAGE_SIZE;
+
+        if (!managed_memory_store(host, run->nr, content)) {
+            memcpy(host, content, run->nr * MANAGED_RAM_PAGE_SIZE);
+        }
+    }
+}
+
 static bool load_data(const uint8_t *buf, uint32_t len, Error **errp)
 {
     const uint8_t *content;
     ManagedRamRun run;
     uint32_t block;
-    RAMBlock *rb;
 
     content = managed_ram_get_data(buf, len, target.blocks, target.nr_blocks,
                                    &block, &run, errp);
     if (!content) {
         return false;
     }
-    RCU_READ_LOCK_GUARD();
-    rb = qemu_ram_block_by_name(target.blocks[block].name);
-    if (rb) {
-        uint8_t *host = rb->host + run.first * MANAGED_RAM_PAGE_SIZE;
+    put_content(block, &run, content);
+    return true;
+}
 
-        if (!managed_memory_store(host, run.nr, content)) {
-            memcpy(host, content, run.nr * MANAGED_RAM_PAGE_SIZE);
-        }
+static bool load_fill(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    g_autofree uint8_t *content = NULL;
+    const uint8_t *value;
+    ManagedRamRun run;
+    uint32_t block, i;
+
+    value = managed_ram_get_fill(buf, len, target.blocks, target.nr_blocks,
+                                 &block, &run, errp);
+    if (!value) {
+        return false;
     }
+    len = run.nr * MANAGED_RAM_PAGE_SIZE;
+    content = g_malloc(len);
+    for (i = 0; i < len; i += MANAGED_RAM_VALUE_LEN) {
+        memcpy(content + i, value, MANAGED_RAM_VALUE_LEN);
+    }
+    put_content(block, &run, content);
     return true;
 }
 
@@ -262,6 +290,8 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return load_zeros(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_DATA:
         return load_data(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_FILL:
+        return load_fill(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_PLACES:
         return load_places(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_SYNC:

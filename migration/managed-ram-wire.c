@@ -129,6 +129,18 @@ void managed_ram_put_data(GByteArray *out, uint32_t block,
     g_byte_array_append(out, content, len);
 }
 
+void managed_ram_put_fill(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run,
+                          const uint8_t value[MANAGED_RAM_VALUE_LEN])
+{
+    assert(run->nr && run->nr <= MANAGED_RAM_DATA_MAX);
+    put_header(out, MANAGED_RAM_FILL, DATA_FIXED_LEN + MANAGED_RAM_VALUE_LEN);
+    put_be32(out, block);
+    put_be64(out, run->first);
+    put_be64(out, run->nr);
+    g_byte_array_append(out, value, MANAGED_RAM_VALUE_LEN);
+}
+
 void managed_ram_put_places(GByteArray *out, uint32_t block,
                             const ManagedRamRun *run, const MmPlace *places)
 {
@@ -319,27 +331,57 @@ int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
     return nr;
 }
 
+/* What DATA and FILL begin with */
+static bool get_data_run(const uint8_t *buf, uint32_t len,
+                         const ManagedRamBlock *blocks, unsigned nr_blocks,
+                         uint32_t *block, ManagedRamRun *run, Error **errp)
+{
+    if (len < DATA_FIXED_LEN) {
+        error_setg(errp, "content in %u bytes is too short", len);
+        return false;
+    }
+    *block = ldl_be_p(buf);
+    if (*block >= nr_blocks) {
+        error_setg(errp, "content for block %u, of %u", *block, nr_blocks);
+        return false;
+    }
+    if (!get_run(buf + 4, &blocks[*block], run, errp)) {
+        return false;
+    }
+    if (run->nr > MANAGED_RAM_DATA_MAX) {
+        error_setg(errp, "content of 0x%" PRIx64 " pages makes no sense",
+                   run->nr);
+        return false;
+    }
+    return true;
+}
+
 const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
                                     const ManagedRamBlock *blocks,
                                     unsigned nr_blocks, uint32_t *block,
                                     ManagedRamRun *run, Error **errp)
 {
-    if (len < DATA_FIXED_LEN) {
-        error_setg(errp, "content in %u bytes is too short", len);
+    if (!get_data_run(buf, len, blocks, nr_blocks, block, run, errp)) {
         return NULL;
     }
-    *block = ldl_be_p(buf);
-    if (*block >= nr_blocks) {
-        error_setg(errp, "content for block %u, of %u", *block, nr_blocks);
-        return NULL;
-    }
-    if (!get_run(buf + 4, &blocks[*block], run, errp)) {
-        return NULL;
-    }
-    if (run->nr > MANAGED_RAM_DATA_MAX ||
-        len != DATA_FIXED_LEN + run->nr * MANAGED_RAM_PAGE_SIZE) {
+    if (len != DATA_FIXED_LEN + run->nr * MANAGED_RAM_PAGE_SIZE) {
         error_setg(errp, "content of 0x%" PRIx64 " pages in %u bytes makes no "
                    "sense", run->nr, len);
+        return NULL;
+    }
+    return buf + DATA_FIXED_LEN;
+}
+
+const uint8_t *managed_ram_get_fill(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp)
+{
+    if (!get_data_run(buf, len, blocks, nr_blocks, block, run, errp)) {
+        return NULL;
+    }
+    if (len != DATA_FIXED_LEN + MANAGED_RAM_VALUE_LEN) {
+        error_setg(errp, "a value in %u bytes makes no sense", len);
         return NULL;
     }
     return buf + DATA_FIXED_LEN;

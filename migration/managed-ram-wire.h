@@ -12,7 +12,7 @@
 
 #include "managed-memory/shared.h"
 
-#define MANAGED_RAM_VERSION 3
+#define MANAGED_RAM_VERSION 4
 #define MANAGED_RAM_PAGE_SIZE 4096
 #define MANAGED_RAM_HEADER_LEN 8
 /* Of a payload: bytes that no record has more of */
@@ -23,6 +23,8 @@
 #define MANAGED_RAM_RUNS_MAX 4000
 #define MANAGED_RAM_DATA_MAX 32 /* pages */
 #define MANAGED_RAM_PLACES_MAX MM_RING_PLACES_MAX /* pages */
+/* What a page of one value throughout repeats, in bytes */
+#define MANAGED_RAM_VALUE_LEN 8
 
 typedef enum ManagedRamType {
     MANAGED_RAM_END,
@@ -32,6 +34,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_DATA,
     MANAGED_RAM_SYNC,
     MANAGED_RAM_PLACES,
+    MANAGED_RAM_FILL,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -88,6 +91,17 @@ void managed_ram_put_data(GByteArray *out, uint32_t block,
                           const ManagedRamRun *run, const uint8_t *content);
 
 /**
+ * managed_ram_put_fill: append a FILL record
+ *
+ * @block: index in the HELLO
+ * @run: at most MANAGED_RAM_DATA_MAX pages
+ * @value: what they consist of, as it is in memory
+ */
+void managed_ram_put_fill(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run,
+                          const uint8_t value[MANAGED_RAM_VALUE_LEN]);
+
+/**
  * managed_ram_put_places: append a PLACES record
  *
  * @block: index in the HELLO
@@ -135,6 +149,19 @@ int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
  * Returns the content of these pages, within @buf, or NULL.
  */
 const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp);
+
+/**
+ * managed_ram_get_fill: the payload of FILL
+ *
+ * @blocks, @nr_blocks, @block: as managed_ram_get_runs()
+ * @run: filled in: at most MANAGED_RAM_DATA_MAX pages
+ *
+ * Returns their value, MANAGED_RAM_VALUE_LEN bytes within @buf, or NULL.
+ */
+const uint8_t *managed_ram_get_fill(const uint8_t *buf, uint32_t len,
                                     const ManagedRamBlock *blocks,
                                     unsigned nr_blocks, uint32_t *block,
                                     ManagedRamRun *run, Error **errp);

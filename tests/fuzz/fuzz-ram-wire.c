@@ -62,6 +62,24 @@ static bool load_data(const uint8_t *buf, uint32_t len, int nr_blocks,
     return content;
 }
 
+static bool load_fill(const uint8_t *buf, uint32_t len, int nr_blocks,
+                      Error **errp)
+{
+    ManagedRamRun run;
+    uint32_t block;
+    const uint8_t *value = managed_ram_get_fill(buf, len, blocks, nr_blocks,
+                                                &block, &run, errp);
+
+    if (value) {
+        uint64_t pages = blocks[block].size / MANAGED_RAM_PAGE_SIZE;
+
+        g_assert(block < nr_blocks && run.first < pages);
+        g_assert(run.nr - 1 < MIN(pages - run.first, MANAGED_RAM_DATA_MAX));
+        g_assert(value + MANAGED_RAM_VALUE_LEN == buf + len);
+    }
+    return value;
+}
+
 static bool load_places(const uint8_t *buf, uint32_t len, int nr_blocks,
                         Error **errp)
 {
@@ -104,6 +122,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             g_assert(load_runs(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_DATA) {
             g_assert(load_data(buf, header.len, nr_blocks, &err) == !err);
+        } else if (header.type == MANAGED_RAM_FILL) {
+            g_assert(load_fill(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_PLACES) {
             g_assert(load_places(buf, header.len, nr_blocks, &err) == !err);
         }
@@ -115,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 static void write_seeds(void)
 {
     static const ManagedRamBlock two[] = {
-        { "pc.ram", 0x8000000 }, { "dimm", 0x200000 },
+        { "pc.ram", 0x8000000 }, { "dimm", 0x200000, 7 },
     };
     static const MmSharedFile shared = { .present = 1, .file = "name" };
     static const MmPlace three[3] = { { .place = 1 }, { .place = 3 } };
@@ -137,6 +157,9 @@ static void write_seeds(void)
     managed_ram_put_data(out, 0, &pages, content);
     managed_ram_put_end(out);
     fuzz_seed("data", out->data, out->len);
+    managed_ram_put_fill(out, 0, &pages, content);
+    managed_ram_put_end(out);
+    fuzz_seed("fill", out->data, out->len);
     managed_ram_put_places(out, 1, &placed, three);
     managed_ram_put_end(out);
     fuzz_seed("places", out->data, out->len);

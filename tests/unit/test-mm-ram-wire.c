@@ -150,6 +150,57 @@ static void test_data(void)
     g_assert_false(get_data(payload(d), payload_len(d), &block, &run));
 }
 
+static bool get_fill(const uint8_t *buf, uint32_t len, uint32_t *block,
+                     ManagedRamRun *run)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    const uint8_t *value = managed_ram_get_fill(copy, len, two,
+                                                ARRAY_SIZE(two), block, run,
+                                                &err);
+
+    g_assert_true(!value == !!err);
+    error_free(err);
+    g_assert_true(!value || value + MANAGED_RAM_VALUE_LEN == copy + len);
+    return value;
+}
+
+/* One value of 32 pages, byte by byte, and all that it can be damaged to */
+static void test_fill(void)
+{
+    static const uint8_t want[] = {
+        0, 7, 0, 0, 0, 0, 0, 28,                         /* FILL, 28 bytes */
+        0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2,              /* block 1, 0x102 */
+        0, 0, 0, 0, 0, 0, 0, 32, 1, 2, 3, 4, 5, 6, 7, 8, /* +32, the value */
+    };
+    const ManagedRamRun run = { 0x102, MANAGED_RAM_DATA_MAX };
+    g_autoptr(GByteArray) f = g_byte_array_new();
+    ManagedRamRun found;
+    uint32_t block, len, bit;
+
+    managed_ram_put_fill(f, 1, &run, want + sizeof(want) - 8);
+    g_assert_cmpmem(f->data, f->len, want, sizeof(want));
+    assert_header(f, MANAGED_RAM_FILL);
+    g_assert_true(get_fill(payload(f), payload_len(f), &block, &found));
+    g_assert_cmpuint(block, ==, 1);
+    g_assert_cmpmem(&found, sizeof(found), &run, sizeof(run));
+    for (len = 0; len < payload_len(f); len++) {
+        g_assert_false(get_fill(payload(f), len, &block, &found));
+    }
+    for (bit = 0; bit < 8 * 20; bit++) {
+        payload(f)[bit / 8] ^= 1 << bit % 8;
+        if (get_fill(payload(f), payload_len(f), &block, &found)) {
+            g_assert_cmpuint(block, <, 2);
+            g_assert_cmpuint(found.nr, <=, MANAGED_RAM_DATA_MAX);
+            g_assert_cmpuint(found.first, <=,
+                             two[block].size / 4096 - found.nr);
+        }
+        payload(f)[bit / 8] ^= 1 << bit % 8;
+    }
+    g_byte_array_append(f, (uint8_t *)"", 1);
+    g_assert_false(get_fill(payload(f), payload_len(f), &block, &found));
+}
+
 /* Three pages of block 1 */
 static GByteArray *places(void)
 {
@@ -413,6 +464,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/ram-wire/bytes", test_bytes);
     g_test_add_func("/mm/ram-wire/largest", test_largest);
     g_test_add_func("/mm/ram-wire/data", test_data);
+    g_test_add_func("/mm/ram-wire/fill", test_fill);
     g_test_add_func("/mm/ram-wire/places", test_places);
     g_test_add_func("/mm/ram-wire/file", test_file);
     g_test_add_func("/mm/ram-wire/truncated", test_truncated);
