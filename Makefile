@@ -28,7 +28,7 @@ help:
 	@echo 'make demo         a Linux guest in a quarter of its memory'
 	@echo 'make bench        measure, report in BUILD/bench  [ONLY=name] [RUNS=n]'
 	@echo 'make bench-migration'
-	@echo '                  the same for migration  [RUNS=n]'
+	@echo '                  the same for migration  [ONLY=name] [RUNS=n]'
 	@echo 'make docs         man pages in BUILD/man, HTML in BUILD/html'
 	@echo 'make install      install  [DESTDIR=dir]'
 	@echo 'make clean        remove what was built, keep the downloads'
@@ -75,7 +75,7 @@ bench: programs
 bench-migration: programs
 	@scripts/install-packages --log=$(build)/packages.log demo bench
 	@BUILD=$(build) tests/bench/bench --runs=$(RUNS) --report=migration \
-	    migration
+	    $(or $(ONLY),migration migration-busy migration-growth ordinary)
 
 docs: configured
 	@scripts/install-packages --log=$(build)/packages.log docs

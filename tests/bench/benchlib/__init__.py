@@ -7,4 +7,5 @@
                   instead
     cost.py       what managed memory costs where nothing is swapped
     pressure.py   guests that do not fit
+    migrating.py  one migration, and what it gives
 """

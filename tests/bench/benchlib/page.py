@@ -5,7 +5,8 @@ import html
 import math
 
 WIDTH, HEIGHT, MARGIN = 640, 200, 44
-COLOURS = {"managed": "#1a7f37", "memfd": "#cf222e", "private": "#8250df"}
+COLOURS = {"managed": "#1a7f37", "local": "#0969da",
+           "memfd": "#cf222e", "private": "#8250df"}
 STYLE = """
 body { font: 15px sans-serif; max-width: 60em; margin: 2em auto; color: #222 }
 table { border-collapse: collapse }
@@ -56,14 +57,14 @@ def _line(values, top, colour, label, place):
             f'fill="{colour}">{label}</text>')
 
 
-def _diagram(lines, scale, marks):
+def _diagram(lines, scale, unit, marks):
     """lines: {side: values}; scale: of these; marks: (share of width, text)"""
     top = _nice(max(max(values) for values in lines.values()))
     bottom = HEIGHT - MARGIN
     parts = [f'<svg width="{WIDTH}" height="{HEIGHT}" role="img">',
              f'<path d="M{MARGIN} {MARGIN}V{bottom}H{WIDTH - MARGIN}" '
              'stroke="#888" fill="none"/>',
-             f'<text x="2" y="{MARGIN + 4}">{top * scale:.0f}/s</text>',
+             f'<text x="2" y="{MARGIN + 4}">{top * scale:g}{unit}</text>',
              f'<text x="2" y="{bottom}">0</text>']
     parts += [f'<text x="{MARGIN + share * (WIDTH - 2 * MARGIN):.0f}" '
               f'y="{bottom + 16}">{text}</text>' for share, text in marks]
@@ -75,14 +76,14 @@ def _diagram(lines, scale, marks):
 def _plot(lines, step_s):
     """lines: {side: accesses per step}"""
     end = step_s * max(len(values) for values in lines.values())
-    return _diagram(lines, 1 / step_s, [(1, f"{end:.0f} s")])
+    return _diagram(lines, 1 / step_s, "/s", [(1, f"{end:.0f} s")])
 
 
 def _curve(name, places, lines):
-    """lines: {side: a rate for each place}"""
+    """lines: {side: a value for each place}"""
     last = max(len(places) - 1, 1)
     marks = [(number / last, place) for number, place in enumerate(places)]
-    return f"<h2>{html.escape(name)}</h2>" + _diagram(lines, 1, marks)
+    return f"<h2>{html.escape(name)}</h2>" + _diagram(lines, 1, "", marks)
 
 
 def _timelines(medium, runs):

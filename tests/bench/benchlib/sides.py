@@ -16,6 +16,7 @@ Media, with the kernel's counterpart:
     disk        a file tier, a swap file in the same folder
     compressed  a pool in memory, zram; both as large as need be, both by lz4
     mixed       a small pool over a file tier, a small zram over a swap file
+    shared      one folder for both hosts, a swap file
 """
 
 import contextlib
@@ -53,6 +54,7 @@ TIERS = {
     "disk": ["file,path={disk}/tier"],
     "compressed": ["compressed,size=90%", "file,path={disk}/tier"],
     "mixed": [f"compressed,size={MIXED_POOL_MIB}M", "file,path={disk}/tier"],
+    "shared": ["file,path={shared},shared=on"],
 }
 _numbers = itertools.count()
 
@@ -72,11 +74,12 @@ class Setup:
     noise                  percent of each page that does not compress
     tier_options           further options of all tiers
     extra                  more words for QEMU's command line
+    capabilities           of a migration, which are switched on
     """
 
     # pylint: disable=too-many-arguments
     def __init__(self, accel, medium, memory=1024, limit=512, field=700,
-                 noise=33, cpus=2, tier_options="", extra=()):
+                 noise=33, cpus=2, tier_options="", extra=(), capabilities=()):
         self.accel = accel
         self.medium = medium
         self.memory = memory
@@ -86,6 +89,7 @@ class Setup:
         self.cpus = cpus
         self.tier_options = tier_options
         self.extra = extra
+        self.capabilities = capabilities
 
     def swap_bytes(self, guests=1):
         """Size of the kernel's swap: room for all, and for one more."""
@@ -157,6 +161,10 @@ class Guest:
         """Guest memory that is resident."""
         raise NotImplementedError
 
+    def allocated_bytes(self):
+        """Guest memory that is somewhere, in memory or not."""
+        raise NotImplementedError
+
     def waits(self):
         """How often it has waited for a page from the tiers, or the swap."""
         raise NotImplementedError
@@ -195,6 +203,10 @@ class ManagedGuest(Guest):
     def guest_bytes(self):
         """Guest memory that is resident."""
         return self.manager.vm(self.vm).resident
+
+    def allocated_bytes(self):
+        vm = self.manager.vm(self.vm)
+        return vm.resident + vm.swapped
 
     def waits(self):
         """How often it has waited for a page from the tiers."""
@@ -262,8 +274,11 @@ class SwappedGuest(Guest):
         """Guest memory that is resident."""
         # Of a memfd, what is swapped out counts among its blocks, too.
         used = (self.cgroup.shmem() if self.vm.resident_bytes()
-                else private_bytes(self.vm))
+                else private_bytes(self.vm, "Rss"))
         return used + self.cgroup.swap_cache()
+
+    def allocated_bytes(self):
+        return self.vm.resident_bytes() or private_bytes(self.vm, "Rss", "Swap")
 
     def waits(self):
         """How often it has waited for a page from the swap."""
@@ -288,20 +303,21 @@ class SwappedGuest(Guest):
         return hostswap.page_cluster(int(name[-1]))
 
 
-def private_bytes(vm):
-    """Resident bytes of the mapping that is as large as the guest."""
+def private_bytes(vm, *counts):
+    """Of the mapping that is as large as the guest: sum of lines in smaps."""
     text = Path(f"/proc/{vm.get_pid()}/smaps").read_text("ascii")
     for part in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text):
         size = re.search(r"^Size:\s+(\d+) kB", part, re.M)
         if size and int(size[1]) * 1024 == vm.memory:
-            return int(re.search(r"^Rss:\s+(\d+) kB", part, re.M)[1]) * 1024
+            return sum(int(re.search(rf"^{name}:\s+(\d+) kB", part, re.M)[1])
+                       for name in counts) * 1024
     return 0
 
 
-def _manager(setup, box):
+def _manager(setup, box, shared=None):
     """A manager with the tiers of the medium."""
-    first, *others = [",".join(filter(None, [tier.format(disk=box.disk),
-                                             setup.tier_options]))
+    first, *others = [",".join(filter(None, [
+        tier.format(disk=box.disk, shared=shared), setup.tier_options]))
                       for tier in TIERS[setup.medium]]
     options = [word for tier in others for word in ("--tier", tier)]
     manager = Manager(box, *options, tier=first)
@@ -375,10 +391,10 @@ def open_side(name, setup):
             yield stack.enter_context(_on_new_host(name, setup, box))
 
 
-def _on_new_host(name, setup, box, incoming=None):
+def _on_new_host(name, setup, box, shared=None, incoming=None):
     """A context with a guest that has tiers or a cgroup of its own."""
     if name == "managed":
-        return _managed_guest(setup, box, _manager(setup, box),
+        return _managed_guest(setup, box, _manager(setup, box, shared),
                               incoming=incoming)
     return _swapped_guest(name, setup, box, incoming=incoming)
 
@@ -394,12 +410,14 @@ def open_pair(name, setup):
         box = sandbox()
         if name != "managed":
             stack.enter_context(_swap(setup, box, 2))
-        source = stack.enter_context(_on_new_host(name, setup, box))
+        shared = Path(box.disk) / "shared"
+        shared.mkdir()
+        source = stack.enter_context(_on_new_host(name, setup, box, shared))
         # A sandbox takes for its own what is started after it.
         other = sandbox()
         address = f"unix:{other.run}/migration"
         yield source, stack.enter_context(
-            _on_new_host(name, setup, other, address)), address
+            _on_new_host(name, setup, other, shared, address)), address
 
 
 @contextlib.contextmanager
