@@ -102,6 +102,11 @@ def table_rows(outcome):
         yield "stall after the kill", (
             f"{outcome.stall_ms:.0f} ms from SIGKILL to recovery; longest "
             f"wait in the guest then {outcome.kill_gap_us / 1000:.1f} ms")
+    for name, moved in zip(("migration", "as any QEMU does it"),
+                           outcome.moves):
+        yield name, (f"{moved.seconds:.2f} s, {_mib(moved.sent_bytes)} sent, "
+                     f"{moved.read_pages} swapped pages read, down for "
+                     f"{moved.downtime_ms} ms")
 
 
 def print_table(outcome):

@@ -44,6 +44,7 @@ class GuestVM(QEMUMachine):
     # pylint: disable=too-many-arguments,too-many-instance-attributes
     def __init__(self, box, name="guest", manager=None, limit=None,
                  memory="1G", backend=None, cpus=2, accel="tcg", disk="64M",
+                 image=None,
                  free_page_reporting=False, free_page_hint=False, run="",
                  parameters="",
                  user=None, reboot=False, aio=None, prefix=(), extra=(),
@@ -55,6 +56,7 @@ class GuestVM(QEMUMachine):
         backend     -object text that makes "ram0", instead of the default
         accel       "tcg" or "kvm"; see accel.choose()
         disk        size of the virtio disk, None for no disk
+        image       disk_path of another one, whose disk it gets
         run         mm.run of the agent: commands at boot
         parameters  more of the kernel command line
         user        run QEMU as this user
@@ -85,7 +87,7 @@ class GuestVM(QEMUMachine):
         self._add_memory(manager, limit, memory, backend)
         self._add_guest(run, parameters, accel, cpus)
         self._add_balloon(free_page_reporting, free_page_hint)
-        self._add_disk(disk, aio)
+        self._add_disk(disk, image, aio)
         if not reboot:
             self.add_args("-no-reboot")
         self.add_args(*extra)
@@ -196,13 +198,17 @@ class GuestVM(QEMUMachine):
             self.add_args("-object", "iothread,id=hinting")
         self.add_args("-device", device)
 
-    def _add_disk(self, disk, aio):
+    def _make_image(self, size):
+        path = os.path.join(self.box.disk, f"{self._name}.img")
+        with open(path, "wb") as image:
+            image.truncate(environment.parse_size(size))
+        os.chmod(path, 0o666)
+        return path
+
+    def _add_disk(self, disk, image, aio):
         if disk is None:
             return
-        self.disk_path = os.path.join(self.box.disk, f"{self._name}.img")
-        with open(self.disk_path, "wb") as image:
-            image.truncate(environment.parse_size(disk))
-        os.chmod(self.disk_path, 0o666)
+        self.disk_path = image or self._make_image(disk)
         if aio is None:
             aio = "io_uring" if environment.have_io_uring() else "threads"
         self.add_args("-blockdev", f"driver=file,node-name=disk0,aio={aio},"
