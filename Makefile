@@ -13,7 +13,7 @@ ninja := scripts/run-ninja $(build) -j$(JOBS)
 programs := qemu-system-x86_64 qemu-img \
     ?managed-memory-programs ?memory-manager/pager/qemu-memory-pager
 tests := ?memory-manager/pager/qemu-memory-pager-test ?managed-memory-tests \
-    storage-daemon/qemu-storage-daemon
+    storage-daemon/qemu-storage-daemon tests/qtest/migration-test
 
 .PHONY: all configured programs tests check check-long demo bench \
         bench-migration docs install clean distclean help
