@@ -27,6 +27,7 @@ The modules, from the bottom up:
     accel        KVM or TCG, by trial
     cgroup       cgroups of version 1
     hostswap     the kernel's swap, and memory cgroups that make use of it
+    libvirt      a libvirtd of the test's own, with one domain
     case         what tests with a manager and guests have in common
     managertest  what tests of the manager alone have in common
     stream       migration streams, recorded, cut and played back
