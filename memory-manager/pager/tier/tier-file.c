@@ -260,17 +260,19 @@ static void extend_to(MmTierFile *file, uint64_t place)
     uint64_t used, total, most;
 
     g_mutex_lock(&file->grow_lock);
-    most = max_size_locked(file) / MM_PAGE_SIZE;
-    if (file->base.lent) {
-        most = MIN(most, CLAIM_MAX);
-    }
     mm_slots_count(&file->slots, &used, &total);
-    if (place >= total &&
-        place < (file->base.lent ? most : MAX(most, CLAIM_MAX))) {
-        uint64_t wanted = ROUND_UP(place + 1, step);
+    /* on storage of other hosts, each look is a round trip */
+    if (place >= total) {
+        most = max_size_locked(file) / MM_PAGE_SIZE;
+        if (file->base.lent) {
+            most = MIN(most, CLAIM_MAX);
+        }
+        if (place < (file->base.lent ? most : MAX(most, CLAIM_MAX))) {
+            uint64_t wanted = ROUND_UP(place + 1, step);
 
-        mm_slots_grow(&file->slots, place < most
-                      ? MIN(MAX(wanted, 2 * total), most) : wanted);
+            mm_slots_grow(&file->slots, place < most
+                          ? MIN(MAX(wanted, 2 * total), most) : wanted);
+        }
     }
     g_mutex_unlock(&file->grow_lock);
 }
