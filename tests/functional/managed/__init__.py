@@ -29,6 +29,8 @@ The modules, from the bottom up:
     hostswap     the kernel's swap, and memory cgroups that make use of it
     libvirt      a libvirtd of the test's own, with one domain
     case         what tests with a manager and guests have in common
+    migration    what tests of migration have in common
+    faulttest    tables of what can go wrong with one
     managertest  what tests of the manager alone have in common
     stream       migration streams, recorded, cut and played back
     tap          run unittest cases and print TAP

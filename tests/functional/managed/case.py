@@ -47,13 +47,16 @@ class GuestTest(unittest.TestCase):
         """A manager that is not started yet."""
         return Manager(self.box, *self.manager_options)
 
-    def second_manager(self, **options):
+    def second_box(self):
+        """A sandbox for what is to be another host's."""
+        return self.enterContext(Sandbox(f"{self.box.name}-destination"))
+
+    def second_manager(self, box=None, **options):
         """A manager with a run folder and a tier of its own, which runs.
 
         options   of the Manager
         """
-        box = self.enterContext(Sandbox(f"{self.box.name}-destination"))
-        manager = Manager(box, **options)
+        manager = Manager(box or self.second_box(), **options)
         manager.start()
         return manager
 

@@ -139,39 +139,72 @@ class Recorder:
             sock.close()
 
 
-class Gate(Recorder):
-    """One that also keeps answers back, or cuts the connection."""
+class Valve:
+    """What goes one way through a Gate, or is kept there.
 
-    def __init__(self, path, destination, cut_at=lambda _: None):
-        """cut_at: of the stream so far, how many bytes of it come through"""
-        self._cut_at = cut_at
+    kept   what has been kept
+    """
+
+    def __init__(self):
+        self.kept = bytearray()
         self._lock = threading.Lock()
         self._open = threading.Event()
         self._open.set()
-        self._kept = b""
-        super().__init__(path, destination)
 
     def hold(self):
-        """From now on answers are kept, and so is their end."""
+        """From now on all is kept, and so is the end."""
         self._open.clear()
 
-    @property
-    def kept(self):
-        """What has been kept of them."""
-        return self._kept
+    def take(self, data):
+        """What of this gets through at once; without data, that is the end."""
+        if not data:
+            self._open.wait()
+        with self._lock:
+            if self._open.is_set():
+                return data
+            self.kept += data
+            return b""
+
+    def let_go(self, sock=None):
+        """All that follows gets through, and what was kept before it."""
+        with self._lock:
+            kept, self.kept = self.kept, bytearray()
+            self._open.set()
+            # There may be nobody any more.
+            with contextlib.suppress(OSError):
+                if kept and sock:
+                    sock.sendall(kept)
+
+
+class Gate(Recorder):
+    """One that also keeps what one side says, or cuts the connection.
+
+    said, answered   a Valve each; the latter is for the destination's answers
+    """
+
+    def __init__(self, path, destination, limit=None, then="cut"):
+        """
+        limit   of the stream so far, how much of it comes through, or None
+        then    what is done with the rest: "cut" or "hold"
+        """
+        self._limit = limit
+        self._cuts = then == "cut"
+        self.said = Valve()
+        self.answered = Valve()
+        super().__init__(path, destination)
 
     def let_go(self):
-        """They get through, and all that follow."""
-        with self._lock:
-            kept, self._kept = self._kept, b""
-            self._open.set()
-            self._pairs[0][0].sendall(kept)
+        """What was kept gets through, and all that follows."""
+        source, destination = self._pairs[0]
+        self.said.let_go(destination)
+        self.answered.let_go(source)
 
     def cut(self):
         """There is no connection any more, as far as both can tell."""
         for sock in sum(self._pairs, ()):
             end(sock)
-        self._open.set()
+        for valve in (self.said, self.answered):
+            valve.let_go()
 
     def close(self):
         self.cut()
@@ -180,22 +213,21 @@ class Gate(Recorder):
     def _said(self, data):
         before = len(self.stream)
         super()._said(data)
-        size = self._cut_at(self.stream)
-        if size is None or size > len(self.stream):
-            return data
-        with contextlib.suppress(OSError):
-            self._pairs[0][1].sendall(data[:max(0, size - before)])
-        self.cut()
-        return b""
+        size = self._limit and self._limit(self.stream)
+        if size is not None and size <= len(self.stream):
+            self._limit = None
+            first = max(0, size - before)
+            with contextlib.suppress(OSError):
+                self._pairs[0][1].sendall(data[:first])
+            data = data[first:]
+            if self._cuts:
+                self.cut()
+                return b""
+            self.said.hold()
+        return self.said.take(data)
 
     def _answered(self, data):
-        if not data:
-            self._open.wait()
-        with self._lock:
-            if self._open.is_set():
-                return data
-            self._kept += data
-            return b""
+        return self.answered.take(data)
 
 
 def end(sock, how=socket.SHUT_RDWR):
