@@ -20,7 +20,9 @@ The emulated host is the same everywhere: Linux 6.1, two processors, cgroup
 v2, ext4 on a virtio disk. Its output is the output of the program.
 
     lane       main() of the test programs
-    host       boots the emulated host, prints what comes of it
+    host       boots the emulated host, or three, prints what comes of it
+    network    cables between three of them
+    peer       what the first one tells the others to do
     root       its disk
     initramfs  its drivers
     start      its only script

@@ -55,7 +55,7 @@ class KvmTest(unittest.TestCase):
             super()._callTestMethod(method)
         except GuestError as err:
             with contextlib.suppress(OSError, ManagerError):
-                for state in self.manager.vms():
+                for state in self.states():
                     print(f"# {state.reply}")
             waiting = threads_in_fault()
             time.sleep(1)
@@ -79,7 +79,11 @@ class KvmTest(unittest.TestCase):
             return False
         return all(not any(state.errors.values()) and
                    not state.pages["lost"] and not state.stalled_threads
-                   for state in self.manager.vms())
+                   for state in self.states())
+
+    def states(self):
+        """What managers say about all guests."""
+        return self.manager.vms()
 
     def make(self, cpu=CPU, limit=LIMIT, extra=(), **kwargs):
         """Make a guest; other arguments are those of GuestVM."""

@@ -25,8 +25,11 @@ exec switch_root /disk /start "$@"
 """
 
 
-def build(work, output):
-    """Make the initramfs in a file; work is a folder to do so."""
+def build(work, output, more):
+    """Make the initramfs in a file; work is a folder to do so.
+
+    more   drivers besides those that are always there
+    """
     shutil.rmtree(work, ignore_errors=True)
     for name in ("bin", "dev", "proc", "disk", "modules"):
         (work / name).mkdir(parents=True)
@@ -34,7 +37,7 @@ def build(work, output):
     (work / "init").write_text(INIT)
     (work / "init").chmod(0o755)
     order = []
-    for name in MODULES:
+    for name in (*MODULES, *more):
         _add_module(name, work / "modules", order)
     (work / "modules/order").write_text("".join(f"{name}\n"
                                                 for name in order))

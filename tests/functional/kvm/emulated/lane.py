@@ -11,13 +11,15 @@ from pathlib import Path
 
 from managed import tap
 
-from . import host
+from . import host, peer
 
 # Set by the emulated host's script.
 INSIDE = "EMULATED_HOST"
 
 
-def main(limit_s, nodes=1, disk_iops=None, inside=tap.main, files=None):
+# pylint: disable=too-many-arguments
+def main(limit_s, nodes=1, disk_iops=None, inside=tap.main, files=None,
+         make_peer=None):
     """Run the tests of the calling script.
 
     limit_s  time limit, with booting
@@ -27,11 +29,17 @@ def main(limit_s, nodes=1, disk_iops=None, inside=tap.main, files=None):
     inside   what runs the tests
     files    function that makes more files for the emulated host's disk and
              returns them as {path there: path here}
+    make_peer
+             there are three emulated hosts on networks; what makes the object
+             whose methods the second and third one serve, see peer.py
     """
     if INSIDE in os.environ:
-        inside()
+        if peer.number() > 1:
+            peer.serve(make_peer(peer.number()))
+        else:
+            inside()
         return
     program = Path(sys.argv[0]).resolve()
     arguments = [str(program.relative_to(host.TESTS)), *sys.argv[1:]]
     sys.exit(host.run(program.name, arguments, limit_s, nodes, disk_iops,
-                      files() if files else {}))
+                      files() if files else {}, make_peer is not None))

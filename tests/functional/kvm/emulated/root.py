@@ -40,12 +40,14 @@ class Root:
     files  source by path on the disk
     """
 
-    def __init__(self, folder, more):
+    def __init__(self, folder, more, modules):
         """
-        folder  for the image and what is needed to make it
-        more    files besides those that are always there
+        folder   for the image and what is needed to make it
+        more     files besides those that are always there
+        modules  drivers besides those
         """
         self.folder = folder
+        self._modules = modules
         self.image = folder / "root.img"
         self.initrd = folder / "initrd"
         self.files = {}
@@ -60,7 +62,8 @@ class Root:
         if stamp.exists() and stamp.read_text() == inputs:
             return
         stamp.unlink(missing_ok=True)
-        initramfs.build(self.folder / "initramfs", self.initrd)
+        initramfs.build(self.folder / "initramfs", self.initrd,
+                        self._modules)
         tree = self.folder / "root"
         shutil.rmtree(tree, ignore_errors=True)
         self._lay_out(tree)
@@ -139,7 +142,7 @@ class Root:
 
     def _inputs(self):
         """Text that changes when the image has to be made anew."""
-        stamps = {}
+        stamps = {"modules": self._modules}
         for target, path in self.files.items():
             status = os.stat(path)
             stamps[target] = [str(path), status.st_size, status.st_mtime_ns]
