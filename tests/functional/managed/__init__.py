@@ -30,6 +30,7 @@ The modules, from the bottom up:
     libvirt      a libvirtd of the test's own, with one domain
     case         what tests with a manager and guests have in common
     migration    what tests of migration have in common
+    faultyfolder a folder that can be made to fail
     faulttest    tables of what can go wrong with one
     managertest  what tests of the manager alone have in common
     stream       migration streams, recorded, cut and played back

@@ -383,8 +383,9 @@ class FaultTest(MigrationTest):
 
     def kill_source(self, _phase):
         """What it has said gets there, and answers do not matter."""
+        self.gate.answered.hold()
         self.here.vm.kill()
-        self.gate.let_go()
+        self.gate.let_last_words_go()
 
     def kill_target(self, phase):
         """What it has said and is on its way is lost with it."""

@@ -199,6 +199,11 @@ class Gate(Recorder):
         self.said.let_go(destination)
         self.answered.let_go(source)
 
+    def let_last_words_go(self):
+        """What the source has said gets through; it takes no answers."""
+        self.answered.hold()
+        self.said.let_go(self._pairs[0][1])
+
     def cut(self):
         """There is no connection any more, as far as both can tell."""
         for sock in sum(self._pairs, ()):
