@@ -20,6 +20,7 @@
 #include "qemu/error-report.h"
 #include "managed-memory/msg.h"
 #include "cgroup.h"
+#include "shared-file.h"
 #include "spawn.h"
 #include "tier-device.h"
 #include "trace.h"
@@ -257,9 +258,15 @@ static bool send_folder(int control, const MmOptions *opts,
     /* what is not new has its file with QEMU */
     const MmTierConf *tier = conf->is_new ? find_folder(opts, conf) : NULL;
     int dirfd = tier ? tier->dirfd : -1;
-    int ret = mm_msg_send(control, MM_MSG_START_TIER, 0, conf, sizeof(*conf),
-                          &dirfd, dirfd >= 0);
+    MmMsgStartTier named = *conf;
+    int ret;
 
+    /* what QEMU tells other hosts, which is when the file is not released */
+    if (conf->shared && !conf->lent) {
+        mm_shared_our_name(conf->file_id, named.file);
+    }
+    ret = mm_msg_send(control, MM_MSG_START_TIER, 0, &named, sizeof(named),
+                      &dirfd, dirfd >= 0);
     if (ret) {
         error_setg_errno(errp, -ret, "the pager does not take its tiers");
     }

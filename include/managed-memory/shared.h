@@ -41,7 +41,7 @@ typedef struct MmSharedFile {
     uint8_t storage[MM_UUID_LEN];
     uint8_t id[MM_UUID_LEN];
     uint8_t key[MM_COOKIE_LEN];
-    char file[MM_FILE_LEN];     /* its name when the pager started */
+    char file[MM_FILE_LEN];     /* its name, unless it is released */
     uint64_t epoch;             /* of the migration that it is lent for, or 0 */
 } MmSharedFile;
 
