@@ -19,7 +19,9 @@
  * itself, or because time has passed: a file that was released and not claimed
  * stays.
  *
- * The storage may hang, so a rename is done by a thread.
+ * The storage may hang, so a rename is done by a thread.  A QEMU that does not
+ * wait for the end of a release has its guest go on, and claims the file: that
+ * is done when the release has ended, or the file would be nobody's for good.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -32,23 +34,30 @@
 #include "shared-file.h"
 #include "vm-tiers.h"
 
-/* A rename that is under way */
-typedef struct Renaming {
+/* A rename that is under way; vm->renaming */
+typedef struct MmRenaming {
     MmManager *mgr;
     uint8_t vm[MM_UUID_LEN];    /* which may be gone when it ends */
     uint8_t file_id[MM_UUID_LEN];
     bool claim;                 /* or release */
-    int sock;
+    bool back;                  /* a release that is not wanted any more */
+    int sock;                   /* -1: nobody waits */
     uint64_t seq;
     char *dir;
     char from[MM_FILE_LEN];
     char to[MM_FILE_LEN];
     int ret;                    /* written by the thread */
-} Renaming;
+} MmRenaming;
 
 static void answer(int sock, uint64_t seq, Error *err, MmMsgType type,
                    const void *payload, size_t len)
 {
+    if (sock < 0) {
+        if (err) {
+            warn_report_err(err);
+        }
+        return;
+    }
     if (err) {
         mm_attach_refuse(sock, seq, EINVAL, error_get_pretty(err));
         error_free(err);
@@ -119,7 +128,7 @@ static bool lend(MmVM *vm, const MmMsgHandover *request, MmMsgAmount *number,
 
 /* ---- RELEASE, CLAIM ---- */
 
-static int rename_it(const Renaming *r)
+static int rename_it(const MmRenaming *r)
 {
     g_autofree char *from = g_build_filename(r->dir, r->from, NULL);
     g_autofree char *to = g_build_filename(r->dir, r->to, NULL);
@@ -136,12 +145,12 @@ static int rename_it(const Renaming *r)
 
 static void renaming_thread(QIOTask *task, gpointer opaque)
 {
-    Renaming *r = opaque;
+    MmRenaming *r = opaque;
 
     r->ret = rename_it(r);
 }
 
-static MmRecordTier *tier_of(const Renaming *r, MmVM **vm)
+static MmRecordTier *tier_of(const MmRenaming *r, MmVM **vm)
 {
     uint32_t i;
 
@@ -155,16 +164,40 @@ static MmRecordTier *tier_of(const Renaming *r, MmVM **vm)
     return NULL;
 }
 
+static void renamed(QIOTask *task, gpointer opaque);
+
+static void start_renaming(MmVM *vm, MmRenaming *r)
+{
+    vm->renaming = r;
+    qio_task_run_in_thread(qio_task_new(object_get_root(), renamed, r, NULL),
+                           renaming_thread, r, NULL, NULL);
+}
+
+/* @r has released it. */
+static void claim_back(MmVM *vm, const MmRenaming *r)
+{
+    MmRenaming *back = g_new(MmRenaming, 1);
+
+    *back = *r;
+    back->claim = true;
+    back->back = false;
+    back->sock = -1;
+    back->dir = g_strdup(r->dir);
+    memcpy(back->from, r->to, sizeof(back->from));
+    memcpy(back->to, r->from, sizeof(back->to));
+    start_renaming(vm, back);
+}
+
 /* The VM may have ended meanwhile: then what it would own is removed. */
 static void renamed(QIOTask *task, gpointer opaque)
 {
-    Renaming *r = opaque;
+    MmRenaming *r = opaque;
     Error *err = NULL;
     MmVM *vm;
     MmRecordTier *tier = tier_of(r, &vm);
 
     if (vm) {
-        vm->renaming = false;
+        vm->renaming = NULL;
     }
     if (r->ret < 0) {
         error_setg_errno(&err, -r->ret, "the VM's file %s in %s cannot be had: "
@@ -175,6 +208,9 @@ static void renamed(QIOTask *task, gpointer opaque)
         pstrcpy(tier->conf.file, sizeof(tier->conf.file), r->to);
         mm_record_write(vm->record_path, &vm->rec, &err);
         mm_vm_tiers_step(vm);
+        if (r->back) {
+            claim_back(vm, r);
+        }
     } else {
         /* nobody can claim it: what its QEMU sent has not come to its end */
         mm_shared_remove_named(r->dir, r->to);
@@ -206,9 +242,19 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
 {
     MmRecordTier *tier = find_file(vm, request->file_id, errp);
     bool claim = request->op == MM_HANDOVER_CLAIM;
-    Renaming *r;
+    MmRenaming *r;
 
     if (!tier) {
+        return false;
+    }
+    /* each takes a thread */
+    if (vm->renaming) {
+        /* QEMU has not waited for the release, and its guest goes on */
+        vm->renaming->back |= claim && !vm->renaming->claim &&
+                              !memcmp(vm->renaming->file_id, request->file_id,
+                                      MM_UUID_LEN);
+        error_setg(errp, "the VM's file is being renamed already; its storage "
+                   "does not answer");
         return false;
     }
     if (!claim && (tier->conf.lent || !mm_shared_is_ours(tier->conf.file))) {
@@ -219,14 +265,8 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
         answer(sock, seq, NULL, MM_MSG_OK, NULL, 0);
         return true;
     }
-    /* each takes a thread */
-    if (vm->renaming) {
-        error_setg(errp, "the VM's file is being renamed already; its storage "
-                   "does not answer");
-        return false;
-    }
-    r = g_new(Renaming, 1);
-    *r = (Renaming) {
+    r = g_new(MmRenaming, 1);
+    *r = (MmRenaming) {
         .mgr = vm->mgr, .sock = sock, .seq = seq,
         .dir = g_strdup(tier->path), .claim = claim,
     };
@@ -235,9 +275,7 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
     mm_shared_our_name(request->file_id, claim ? r->to : r->from);
     mm_shared_released_name(request->file_id, request->epoch,
                             claim ? r->from : r->to);
-    vm->renaming = true;
-    qio_task_run_in_thread(qio_task_new(object_get_root(), renamed, r, NULL),
-                           renaming_thread, r, NULL, NULL);
+    start_renaming(vm, r);
     return true;
 }
 

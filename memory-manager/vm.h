@@ -84,7 +84,7 @@ struct MmVM {
 
     bool replacing;             /* the pager is being killed for another one */
     MmTierChange *tier_change;
-    bool renaming;              /* a file of it, see handover.c */
+    struct MmRenaming *renaming; /* of a file of it, or NULL: handover.c */
 
     MmConditions conditions;
     MmSnapshot snapshot;
