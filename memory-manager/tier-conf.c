@@ -454,6 +454,7 @@ static bool check_device(const MmTierConf *tier, Error **errp)
 bool mm_tier_open(MmTierConf *tier, Error **errp)
 {
     ERRP_GUARD();
+    struct stat st;
     bool is_new;
 
     if (tier->kind != MM_TIER_KIND_FILE) {
@@ -480,6 +481,12 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
                           "'device'.\n");
         return false;
     }
+    if (fstat(tier->dirfd, &st) < 0) {
+        error_setg_errno(errp, errno, "cannot look at the tier's directory %s",
+                         tier->path);
+        return false;
+    }
+    tier->device = st.st_dev;
     if (is_new) {
         info_report("tier '%s': %s did not exist, and was made", tier->name,
                     tier->path);
@@ -491,8 +498,6 @@ bool mm_tier_open(MmTierConf *tier, Error **errp)
 
 void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
 {
-    struct stat st;
-
     *out = (MmMsgStartTier) {
         .kind = tier->kind,
         .overcommit = tier->overcommit,
@@ -501,10 +506,8 @@ void mm_tier_describe(const MmTierConf *tier, MmMsgStartTier *out)
         .share = tier->vm_share,
         .size = tier->vm_size,
         .io = tier->io,
+        .device = tier->device,
     };
     pstrcpy(out->name, sizeof(out->name), tier->name);
     memcpy(out->storage, tier->storage, sizeof(out->storage));
-    if (tier->dirfd >= 0 && fstat(tier->dirfd, &st) == 0) {
-        out->device = st.st_dev;
-    }
 }

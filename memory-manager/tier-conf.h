@@ -28,6 +28,7 @@ typedef struct MmTierConf {
     MmWriteAccount writes;      /* of all VMs; compressed: none */
     bool draining;              /* VMs that attach do not get it */
     int dirfd;                  /* of a file tier: -1 until mm_tier_open() */
+    uint64_t device;            /* of dirfd: its storage may hang when asked */
 } MmTierConf;
 
 /* Parameters of a tier: --tier, [tier] in a file, managed-tier-add. */
