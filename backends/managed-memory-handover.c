@@ -16,6 +16,8 @@
 /* Of a pager, or of the storage, for what is no matter of pages */
 #define ANSWER_MS 10000
 #define LOOK_MS 5
+/* With other pagers, if one after the other dies */
+#define ADOPT_TRIES 5
 /* Of a manager, that is not there */
 #define RESTART_MS 3000
 
@@ -125,38 +127,6 @@ static bool all_adopted(const MmPlaces *answer, const MmPlace *places,
     return true;
 }
 
-bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
-                          const MmPlace *places, Error **errp)
-{
-    MmRingSlot request = { .kind = MM_RING_ADOPT };
-    unsigned pages = MM_RING_PLACES_PAGES(nr), buffer;
-    MmPlaces *content;
-    bool ok;
-
-    assert(nr <= MM_RING_PLACES_MAX);
-    if (!find_range(host, nr, &request.range) ||
-        !managed_memory_discard(host, (size_t)nr * PAGE_SIZE_4K) ||
-        !managed_ring_buffer_get(pages, &buffer)) {
-        error_setg(errp, "content on shared storage cannot be had in this "
-                   "memory");
-        return false;
-    }
-    content = (MmPlaces *)managed_conn_ring()->buffer[buffer];
-    content->seed = seed;
-    memcpy(content->page, places, nr * sizeof(*places));
-    request.buffer = buffer;
-    /* there is no other way to have it: as a fault, it waits for a pager */
-    ok = execute(&request, INT64_MAX) && request.pages &&
-         all_adopted(content, places, nr);
-    if (!ok) {
-        error_setg(errp, "pages 0x%" PRIx64 " +0x%x of region %u cannot be at "
-                   "the places that the source says", request.range.first_page,
-                   nr, request.range.region);
-    }
-    managed_ring_buffer_put(buffer, pages);
-    return ok;
-}
-
 /* ---- the file ---- */
 
 static bool ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
@@ -187,8 +157,11 @@ static bool ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
     return ret == 0;
 }
 
-/* Has the pager that serves a tier, and seen that it is what it should be? */
-static bool look_for_tier(unsigned number, bool *proven)
+/*
+ * Has the pager that serves a tier, and seen that it is what it should be?  One
+ * that has just died does not say so.
+ */
+static bool look_for_tier(unsigned number, bool *has, bool *proven)
 {
     const ManagedCall call = {
         .type = MM_MSG_QUERY, .want = MM_MSG_QUERY_REPLY,
@@ -197,23 +170,24 @@ static bool look_for_tier(unsigned number, bool *proven)
     g_autofree MmMsg *reply = g_new0(MmMsg, 1);
     int ret = managed_conn_call(&call, reply, NULL);
     const MmMsgQueryReply *query = (const void *)reply->payload;
-    bool has = ret == 0 && query->tiers & (1u << number);
 
-    *proven = has && query->proven & (1u << number);
+    *has = ret == 0 && query->tiers & (1u << number);
+    *proven = *has && query->proven & (1u << number);
     mm_msg_clear(reply);
-    return has;
+    return ret == 0;
 }
 
 /* The next pager has it, or none ever will. */
 static bool wait_for_tier(unsigned number, uint64_t epoch, Error **errp)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_MS;
-    bool proven = false;
+    bool has, proven;
 
     while (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
         if (managed_conn_epoch() != epoch &&
-            managed_conn_state() == MANAGED_CONN_CONNECTED) {
-            if (!look_for_tier(number, &proven)) {
+            managed_conn_state() == MANAGED_CONN_CONNECTED &&
+            look_for_tier(number, &has, &proven)) {
+            if (!has) {
                 error_setg(errp, "the file in which the source has content of "
                            "the VM cannot be opened; the memory manager's log "
                            "says why");
@@ -230,6 +204,57 @@ static bool wait_for_tier(unsigned number, uint64_t epoch, Error **errp)
                "hosts need the same release, and to see the same storage",
                ANSWER_MS / 1000);
     return false;
+}
+
+/* The tier of the first page that is known, once a pager has read its file */
+static bool wait_for_places(const MmPlace *places, unsigned nr)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (places[i].known) {
+            return wait_for_tier(places[i].tier, UINT64_MAX, NULL);
+        }
+    }
+    return false;
+}
+
+bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
+                          const MmPlace *places, Error **errp)
+{
+    MmRingSlot request = { .kind = MM_RING_ADOPT };
+    unsigned pages = MM_RING_PLACES_PAGES(nr), buffer;
+    MmPlaces *content;
+    unsigned tries = 0;
+    bool ok;
+
+    assert(nr <= MM_RING_PLACES_MAX);
+    if (!find_range(host, nr, &request.range) ||
+        !managed_memory_discard(host, (size_t)nr * PAGE_SIZE_4K) ||
+        !managed_ring_buffer_get(pages, &buffer)) {
+        error_setg(errp, "content on shared storage cannot be had in this "
+                   "memory");
+        return false;
+    }
+    content = (MmPlaces *)managed_conn_ring()->buffer[buffer];
+    request.buffer = buffer;
+    do {
+        MmRingSlot slot = request;
+
+        content->seed = seed;
+        memcpy(content->page, places, nr * sizeof(*places));
+        /* there is no other way to have it: as a fault, it waits for a pager */
+        ok = execute(&slot, INT64_MAX) && slot.pages &&
+             all_adopted(content, places, nr);
+        /* one that has just taken over has not read the source's file yet */
+    } while (!ok && tries++ < ADOPT_TRIES && wait_for_places(places, nr));
+    if (!ok) {
+        error_setg(errp, "pages 0x%" PRIx64 " +0x%x of region %u cannot be at "
+                   "the places that the source says", request.range.first_page,
+                   nr, request.range.region);
+    }
+    managed_ring_buffer_put(buffer, pages);
+    return ok;
 }
 
 bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
