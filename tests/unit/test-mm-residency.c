@@ -264,8 +264,9 @@ static void check_swapped(uint8_t *host, int fd)
         }
     }
     if (round == SWAP_ROUNDS) {
-        g_test_skip("the kernel has not swapped out what it could have: there "
-                    "is no swap, or memory enough");
+        g_test_message("the kernel has not swapped out what it could have: "
+                       "there is no swap, or memory enough");
+        g_test_fail();
         return;
     }
     g_assert_cmpuint(nr_of(found.hole), ==, NR_PAGES - 51);
@@ -309,7 +310,10 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/residency/without-pagemap", test_without_pagemap);
     g_test_add_func("/mm/residency/is-hole", test_is_hole);
     g_test_add_func("/mm/residency/advise", test_advise);
-    g_test_add_func("/mm/residency/swapped-shared", test_swapped_shared);
-    g_test_add_func("/mm/residency/swapped-private", test_swapped_private);
+    /* who calls with that has swap, and lets us have little memory */
+    if (g_getenv("MM_SWAP")) {
+        g_test_add_func("/mm/residency/swapped-shared", test_swapped_shared);
+        g_test_add_func("/mm/residency/swapped-private", test_swapped_private);
+    }
     return g_test_run();
 }
