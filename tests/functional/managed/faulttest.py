@@ -96,6 +96,9 @@ class FaultTest(MigrationTest):
     work_mib = 110
     # What a guest sends that has just been filled: quicker than to boot one
     filled = None
+    # Whether it sends all of it: what is elsewhere is another guest's later,
+    # but what has never been populated is sent, and populated, for that
+    sends_all = False
     # Kinds of errors that a test makes
     made_errors = frozenset()
     # Phases in which the source's guest has never stood still, in which it
@@ -145,9 +148,8 @@ class FaultTest(MigrationTest):
         """What a guest that comes from there sends to who listens here."""
         vm = self.boot(disk=None)
         self.fill(vm)
-        # All of it, and nothing that is elsewhere
         vm.command("migrate-set-capabilities", capabilities=[
-            {"capability": "managed-ram", "state": False}])
+            {"capability": "managed-ram", "state": not self.sends_all}])
         recorder = stream.Recorder(f"{path}-recorder", path)
         vm.command("migrate-set-parameters", **FAST)
         vm.command("migrate", uri=f"unix:{path}-recorder")
