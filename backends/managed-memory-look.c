@@ -43,16 +43,19 @@ static void look(const MmRange *range, uint8_t *answer)
 }
 
 /* In an RCU critical section. */
-static bool any_absent(const ManagedRegion *region, const MmRange *range)
+static bool any_of_interest(const ManagedRegion *region, const MmRange *range)
 {
     unsigned i;
 
     for (i = 0; i < range->nr_pages; i++) {
-        uint64_t entry = qatomic_read(&region->map[range->first_page + i]);
-
-        if (mm_entry_state(entry) == MM_PAGE_NEVER ||
-            mm_entry_state(entry) == MM_PAGE_SWAPPED) {
+        switch (mm_entry_state(
+                    qatomic_read(&region->map[range->first_page + i]))) {
+        case MM_PAGE_NEVER:
+        case MM_PAGE_SWAPPED:
+        case MM_PAGE_CANDIDATE:
             return true;
+        default:
+            break;
         }
     }
     return false;
@@ -61,7 +64,7 @@ static bool any_absent(const ManagedRegion *region, const MmRange *range)
 bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer)
 {
     MmRange range = { .nr_pages = nr };
-    bool absent;
+    bool any;
 
     assert(nr <= MM_RING_LOOK_MAX);
     WITH_RCU_READ_LOCK_GUARD() {
@@ -73,12 +76,12 @@ bool managed_memory_look_slow(const void *host, unsigned nr, uint8_t *answer)
         range.region = region->id;
         range.first_page = ((const uint8_t *)host - region->hva) /
                            qemu_real_host_page_size();
-        absent = any_absent(region, &range);
+        any = any_of_interest(region, &range);
     }
     if (nr) {
         memset(answer, MM_LOOK_CONTENT, nr);
     }
-    if (absent) {
+    if (any) {
         look(&range, answer);
     }
     return true;

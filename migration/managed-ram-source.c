@@ -6,15 +6,17 @@
  * Pages that are zero are not read, since that would populate them, and are
  * not sent either: ranges of them are.  The content of swapped pages is fetched
  * from where it is, and they stay there: the guest's working set need not make
- * room.
+ * room.  So is that of idle pages, which are next to be swapped out: touched
+ * they would count as in use.  They arrive swapped out, which leaves the room
+ * over there to what is in use.
  *
  * What a page is only the pager knows (MM_RING_LOOK).  For each window of
  * pages, in the migration thread:
  *
  *  1 look: which are dirty and out of memory?
  *  2 claim those: clear their bits, and those of the log that they came from
- *  3 look again, and fetch what is swapped out; what is out of memory now goes
- *    into the stream, all else is given back, for ram to send it next
+ *  3 look again, and fetch what is swapped out or idle; that, and what is zero,
+ *    goes into the stream, all else is given back, for ram to send it next
  *
  * R1 What is sent of a page was so after its dirty bits had been cleared: what
  *    is written to it since then sets them again, and is sent later.  To clear
@@ -28,8 +30,8 @@
  *
  * If the VM has a file on shared storage, a window is first gone through by
  * place: in step 3 the pager is asked where swapped pages are in that file
- * (MM_RING_PIN), and those stay there.  Others are given back, and the window
- * is gone through once more, by content.
+ * (MM_RING_PIN), and those stay there.  Others are given back, as are idle ones,
+ * and the window is gone through once more, by content.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
@@ -111,6 +113,7 @@ ManagedRamStats managed_ram_sent(void)
         .never = qatomic_read(&source.sent.never),
         .zero = qatomic_read(&source.sent.zero),
         .fetched = qatomic_read(&source.sent.fetched),
+        .idle = qatomic_read(&source.sent.idle),
         .filled = qatomic_read(&source.sent.filled),
         .shared = qatomic_read(&source.sent.shared),
         .bytes = qatomic_read(&source.sent.bytes),
@@ -193,6 +196,7 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     qatomic_set(&source.sent.never, 0);
     qatomic_set(&source.sent.zero, 0);
     qatomic_set(&source.sent.fetched, 0);
+    qatomic_set(&source.sent.idle, 0);
     qatomic_set(&source.sent.filled, 0);
     qatomic_set(&source.sent.shared, 0);
     qatomic_set(&source.sent.bytes, 0);
@@ -235,16 +239,17 @@ static bool is_candidate(const Window *w, unsigned i)
     return w->look[i] != MM_LOOK_CONTENT && test_bit(w->page + i, w->rb->bmap);
 }
 
-static bool is_swapped(const Window *w, unsigned i)
+/* Is its content somewhere else than ram would read it? */
+static bool has_content(const Window *w, unsigned i)
 {
-    return w->look[i] == MM_LOOK_SWAPPED && is_candidate(w, i);
+    return w->look[i] == MM_LOOK_SWAPPED || w->look[i] == MM_LOOK_IDLE;
 }
 
-/* What is swapped out can be fetched at once. */
+/* What there is can be fetched at once. */
 static void shorten(Window *w)
 {
     for (w->first = 0; w->first < w->nr; w->first++) {
-        if (is_swapped(w, w->first)) {
+        if (has_content(w, w->first) && is_candidate(w, w->first)) {
             break;
         }
     }
@@ -326,6 +331,18 @@ static bool goes_along(unsigned first, bool filled, unsigned i)
                   : !is_filled(content_of(i));
 }
 
+/* @nr pages from w->first + @i on */
+static void count_content(const Window *w, unsigned i, unsigned nr)
+{
+    const uint8_t *look = w->look + w->first + i;
+    unsigned end = i + nr;
+
+    for (; i < end; i++) {
+        count(*look++ == MM_LOOK_IDLE ? &source.sent.idle
+                                      : &source.sent.fetched, 1);
+    }
+}
+
 /* What has been had of the pages from w->first on */
 static void send_content(const Window *w, const unsigned long *had)
 {
@@ -348,7 +365,7 @@ static void send_content(const Window *w, const unsigned long *had)
         } else {
             managed_ram_put_data(source.out, w->block, &run, content_of(i));
             ram_counters.normal += run.nr;
-            count(&source.sent.fetched, run.nr);
+            count_content(w, i, run.nr);
         }
     }
 }
@@ -360,7 +377,7 @@ static void begin_fetch(Window *w)
     bitmap_zero(w->wanted, FETCH_PAGES);
     for (i = 0; i < w->nr_fetched; i++) {
         if (test_bit(w->first + i, w->claimed) &&
-            w->look[w->first + i] == MM_LOOK_SWAPPED) {
+            has_content(w, w->first + i)) {
             set_bit(i, w->wanted);
         }
     }
@@ -379,7 +396,7 @@ static void end_fetch(Window *w)
         send_content(w, w->wanted);
     }
     for (i = 0; i < w->nr; i++) {
-        if (w->look[i] == MM_LOOK_SWAPPED &&
+        if (has_content(w, i) &&
             (i < w->first || !test_bit(i - w->first, w->wanted))) {
             w->look[i] = MM_LOOK_CONTENT;
         }
@@ -454,15 +471,14 @@ static void send_places(const Window *w)
     }
 }
 
-/* What is swapped out, and not there; returns whether anything is. */
+/* What has content, and not there; returns whether anything has. */
 static bool leave_to_content(Window *w)
 {
     bool any = false;
     unsigned i;
 
     for (i = 0; i < w->nr; i++) {
-        if (w->look[i] == MM_LOOK_SWAPPED && test_bit(i, w->claimed) &&
-            !has_place(w, i)) {
+        if (has_content(w, i) && test_bit(i, w->claimed) && !has_place(w, i)) {
             w->look[i] = MM_LOOK_CONTENT;
             any = true;
         }
@@ -480,8 +496,8 @@ static void do_places(QEMUFile *f, Window *w)
         if (any_swapped(w)) {
             managed_memory_pin(host_of(w, 0), w->nr, source.places);
             send_places(w);
-            again = leave_to_content(w);
         }
+        again = leave_to_content(w);
         send_zeros(w, MM_LOOK_NEVER, MANAGED_RAM_NEVER);
         send_zeros(w, MM_LOOK_ZERO, MANAGED_RAM_ZERO);
         give_back(w);

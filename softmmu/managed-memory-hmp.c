@@ -59,10 +59,10 @@ void managed_ram_print_info(Monitor *mon, const MigrationInfo *info)
     if (info->has_managed_ram) {
         monitor_printf(mon, "not in memory: %" PRIu64 " pages never touched, %"
                        PRIu64 " zero, %" PRIu64 " of one value, %" PRIu64
-                       " on shared storage, %" PRIu64 " swapped otherwise, "
-                       "sent with %" PRIu64 " kbytes\n",
+                       " on shared storage, %" PRIu64 " swapped otherwise, %"
+                       PRIu64 " idle, sent with %" PRIu64 " kbytes\n",
                        sent->never, sent->zero, sent->filled, sent->shared,
-                       sent->fetched, sent->bytes >> 10);
+                       sent->fetched, sent->idle, sent->bytes >> 10);
     }
 }
 

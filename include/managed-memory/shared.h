@@ -140,7 +140,8 @@ typedef enum MmRingState {
  * each (MmLook).  What is not looked at keeps the byte that QEMU has put there.
  *
  * FETCH: the content of those pages that QEMU has a bit for, and that are
- * SWAPPED, is copied to pages of the buffer, and they stay where they are.
+ * SWAPPED or about to be, is copied to pages of the buffer, and they stay where
+ * they are.
  *
  * STORE: as OVERWRITE, but the content goes where swapped pages are, and none
  * of it to memory.  Pages that are not stored may have lost what they had:
@@ -185,6 +186,7 @@ typedef enum MmLook {
     MM_LOOK_NEVER,              /* never populated, or discarded: zero */
     MM_LOOK_ZERO,               /* swapped out as zeros */
     MM_LOOK_SWAPPED,            /* swapped out: FETCH may have it */
+    MM_LOOK_IDLE,               /* next to be swapped out; FETCH likewise */
     MM_LOOK__MAX
 } MmLook;
 

@@ -7,6 +7,7 @@
  * of it, and that pages stay what they are.
  */
 #include "qemu/osdep.h"
+#include <sys/syscall.h>
 #include "memory-manager/pager/fault/fault-internal.h"
 #include "memory-manager/pager/region.h"
 #include "vm-rig.h"
@@ -20,6 +21,20 @@
 
 static MmVM *vm;
 static MmRegion *region;
+/* What happens once before the next page is read from memory */
+static void (*before_read)(void);
+
+/* In place of that of the C library */
+ssize_t pread64(int fd, void *buf, size_t len, off64_t offset)
+{
+    void (*happens)(void) = before_read;
+
+    before_read = NULL;
+    if (happens) {
+        happens();
+    }
+    return syscall(SYS_pread64, fd, buf, len, offset);
+}
 
 static MmRingSlot *slot(unsigned i)
 {
@@ -148,6 +163,63 @@ static void test_some(void)
     g_assert_cmphex(fetched(BUFFER + 5), ==, UNTOUCHED);
     g_assert_cmphex(fetched(BUFFER + 6), ==, 7);
     g_assert_cmphex(fetched(BUFFER + 7), ==, UNTOUCHED);
+}
+
+/* In memory, and unmapped: they stay so. */
+static void test_idle(void)
+{
+    unsigned i;
+
+    vm_rig_populate(region, 0, 4);
+    for (i = 0; i < 4; i += 3) {
+        vm_rig_swap_out(vm, region, i, MM_PAGE_CANDIDATE);
+    }
+    vm_rig_swap_out(vm, region, 2, MM_PAGE_WRITEBACK);
+    g_assert_cmphex(fetch(0, 5, BUFFER), ==, 0x9);
+    g_assert_cmphex(fetched(BUFFER), ==, 1);
+    g_assert_cmphex(fetched(BUFFER + 1), ==, UNTOUCHED);
+    g_assert_cmphex(fetched(BUFFER + 2), ==, UNTOUCHED);
+    g_assert_cmphex(fetched(BUFFER + 3), ==, 4);
+    g_assert_cmphex(fetched(BUFFER + 4), ==, UNTOUCHED);
+    g_assert_cmpint(vm_rig_state(region, 0), ==, MM_PAGE_CANDIDATE);
+    g_assert_cmpint(vm_rig_state(region, 3), ==, MM_PAGE_CANDIDATE);
+    g_assert_false(vm_rig_present(region, 4));
+}
+
+static void touch(void)
+{
+    vm_rig_move(region, 0, MM_PAGE_MAPPING);
+    vm_rig_move(region, 0, MM_PAGE_RESIDENT);
+}
+
+static void evict(void)
+{
+    touch();
+    vm_rig_swap_out(vm, region, 0, MM_PAGE_SWAPPED);
+}
+
+static void begin_writeback(void)
+{
+    vm_rig_move(region, 0, MM_PAGE_WRITEBACK);
+}
+
+/* One that has left before it was read is a hole, which has its own content. */
+static void test_idle_no_more(void)
+{
+    vm_rig_populate(region, 0, 1);
+    vm_rig_swap_out(vm, region, 0, MM_PAGE_CANDIDATE);
+    before_read = touch;
+    g_assert_cmphex(fetch(0, 1, BUFFER), ==, 1);
+    g_assert_cmphex(fetched(BUFFER), ==, 1);
+    vm_rig_swap_out(vm, region, 0, MM_PAGE_CANDIDATE);
+    before_read = begin_writeback;
+    g_assert_cmphex(fetch(0, 1, BUFFER + 1), ==, 0);
+    touch();
+    vm_rig_swap_out(vm, region, 0, MM_PAGE_CANDIDATE);
+    before_read = evict;
+    g_assert_cmphex(fetch(0, 1, BUFFER + 2), ==, 0);
+    g_assert_cmphex(fetch(0, 1, BUFFER + 3), ==, 1);
+    g_assert_cmphex(fetched(BUFFER + 3), ==, 1);
 }
 
 /* As many at once as there may be, and more */
@@ -288,6 +360,8 @@ static const struct {
     { "content", test_content },
     { "scattered", test_scattered },
     { "some", test_some },
+    { "idle", test_idle },
+    { "idle-no-more", test_idle_no_more },
     { "many", test_many },
     { "changed", test_changed },
     { "wrong-content", test_wrong_content },

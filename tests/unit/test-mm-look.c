@@ -80,7 +80,9 @@ static void test_places(void)
     vm_rig_populate(region, 4, 1);
     vm_rig_swap_out(vm, region, 4, MM_PAGE_SWAPPED);
     vm_rig_populate(region, 5, 1);
-    look(0, 7, BUFFER);
+    vm_rig_populate(region, 7, 1);
+    vm_rig_swap_out(vm, region, 7, MM_PAGE_CANDIDATE);
+    look(0, 8, BUFFER);
     g_assert_cmpuint(answer()[0], ==, MM_LOOK_NEVER);
     g_assert_cmpuint(answer()[1], ==, MM_LOOK_ZERO);
     g_assert_cmpuint(answer()[2], ==, MM_LOOK_SWAPPED);
@@ -88,7 +90,8 @@ static void test_places(void)
     g_assert_cmpuint(answer()[4], ==, MM_LOOK_SWAPPED);
     g_assert_cmpuint(answer()[5], ==, MM_LOOK_CONTENT);
     g_assert_cmpuint(answer()[6], ==, MM_LOOK_NEVER);
-    g_assert_true(untouched(7));
+    g_assert_cmpuint(answer()[7], ==, MM_LOOK_IDLE);
+    g_assert_true(untouched(8));
     /* nothing has been brought in for it */
     g_assert_false(vm_rig_present(region, 0));
     g_assert_false(vm_rig_present(region, 1));
@@ -99,13 +102,13 @@ static void test_places(void)
 static void test_on_the_way(void)
 {
     const MmPageState states[] = {
-        MM_PAGE_CANDIDATE, MM_PAGE_WRITEBACK, MM_PAGE_DROPPING,
+        MM_PAGE_WRITEBACK, MM_PAGE_DROPPING,
     };
     unsigned i;
 
     vm_rig_populate(region, 0, 5);
     for (i = 0; i < ARRAY_SIZE(states); i++) {
-        vm_rig_swap_out(vm, region, i, states[i]);
+        vm_rig_swap_out(vm, region, i + 1, states[i]);
     }
     vm_rig_move(region, 3, MM_PAGE_MAPPING);
     vm_rig_move(region, 4, MM_PAGE_MAPPING);

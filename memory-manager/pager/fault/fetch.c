@@ -1,5 +1,5 @@
 /*
- * Managed memory pager: content of swapped pages, for who asks
+ * Managed memory pager: content of pages out of the guest's reach, for who asks
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -11,6 +11,11 @@
  * page for itself, and the reclaim thread may move it to another tier.  So what
  * has been read counts only if the page's entry is the same as before; then it
  * is the page's content at that moment.
+ *
+ * Pages that are about to be swapped out are in memory, but unmapped: to touch
+ * one takes a fault, and has it stay.  They are read where they are.  A hole
+ * reads as zeros, but only this thread fills pages: one that is in memory
+ * before and after has been there all the time.
  *
  * A request goes on beside others, so that a tier that does not answer holds up
  * only who asks for what lies there, and that not for ever.  It leaves loads to
@@ -117,6 +122,32 @@ static unsigned wanted_run(const MmFetch *fetch)
     return MIN(cto32(wanted), fetch->request.range.nr_pages - fetch->next);
 }
 
+static bool is_idle(const MmRegion *region, uint64_t page)
+{
+    return mm_entry_state(mm_map_get(&region->map,
+                                     mm_region_unit(region, page))) ==
+           MM_PAGE_CANDIDATE;
+}
+
+/* One that has been in memory before is still: who else punches it says so. */
+static bool stays(const MmRegion *region, uint64_t unit)
+{
+    MmPageState state = mm_entry_state(mm_map_get(&region->map, unit));
+
+    return state == MM_PAGE_CANDIDATE || state == MM_PAGE_RESIDENT;
+}
+
+static void fetch_idle(MmFault *f, MmFetch *fetch, uint64_t page)
+{
+    const MmRegion *region = fetch->region;
+
+    if (pread(region->ram_fd, buffer_of(f, fetch, page), MM_PAGE_SIZE,
+              page * MM_PAGE_SIZE) == MM_PAGE_SIZE &&
+        stays(region, mm_region_unit(region, page))) {
+        set_done(f, fetch, page);
+    }
+}
+
 /* Begin with the next page, and what can be read with it; returns how many. */
 static unsigned begin_next(MmFault *f, MmFetch *fetch)
 {
@@ -126,6 +157,10 @@ static unsigned begin_next(MmFault *f, MmFetch *fetch)
     uint64_t entries[MM_LOAD_PAGES];
     unsigned nr = wanted_run(fetch);
 
+    if (nr && is_idle(region, page)) {
+        fetch_idle(f, fetch, page);
+        return 1;
+    }
     if (!nr || mm_entry_state(entry) != MM_PAGE_SWAPPED) {
         return 1;
     }

@@ -29,6 +29,9 @@ static MmLook look_at(const MmRegion *region, uint64_t page)
     if (mm_entry_state(entry) == MM_PAGE_NEVER) {
         return MM_LOOK_NEVER;
     }
+    if (mm_entry_state(entry) == MM_PAGE_CANDIDATE) {
+        return MM_LOOK_IDLE;
+    }
     if (mm_entry_state(entry) != MM_PAGE_SWAPPED) {
         return MM_LOOK_CONTENT;
     }

@@ -6,6 +6,8 @@
     downtime     milliseconds without a guest
     throughput   accesses/s in its first seconds over there, of what it had last
                  worked on here
+    kept         that in percent of what it had here just before, which is all
+                 that a migration can leave it
 
 A guest that is busy goes on with that while it migrates; then there are also
 its accesses/s before, during and after the migration, downtime included.
@@ -19,14 +21,17 @@ from . import pressure, sides
 
 # What the guest has in memory besides its field, and which hardly is in use.
 OWN_MIB = 110
-# What it works on, in percent of the field: fits at all of the shares.
-HOT_PART, HOT_SECONDS = 2, 6
+# An idle guest has worked on as much of what is in memory (percent) before.
+HOT_OF_LIMIT, HOT_SECONDS = 50, 6
 AFTER_SECONDS = 10
+# What one that is busy works on, in percent of its field: it dirties that all
+# the time, and has to arrive all the same.
+BUSY_PART = 2
 # Of one that is busy: as long as it has to itself before the migration, and
 # then at least until it has arrived.
 LEAD_S, BUSY_SECONDS = 3, 60
 TIMEOUT_S = 300
-LOOK_S = 0.02
+LOOK_S, END_S = 0.02, 10
 PARAMETERS = {"max-bandwidth": 0, "downtime-limit": 300}
 NAMED_THREADS = ("-name", "debug-threads=on")
 # Those that send guest memory, by the first 15 characters of their names
@@ -40,37 +45,50 @@ def limit_mib(share, field):
     return (OWN_MIB + field) * (100 - share) // 100
 
 
+def _hot_part(setup):
+    """What an idle guest has worked on, in percent of its field."""
+    hot_mib = setup.limit * HOT_OF_LIMIT // 100
+    return max(100 * hot_mib // setup.field, 1)
+
+
 class Senders:
     """Pages that QEMU's threads which send have waited for.
 
-    The kernel counts each, whoever has brought it in.
+    The kernel counts each, whoever has brought it in: what the process has
+    more than the threads that are left is of those that have ended.
     """
 
     def __init__(self, vm):
-        self._tasks = Path(f"/proc/{vm.get_pid()}/task")
-        self._counts = {}
+        self._process = Path(f"/proc/{vm.get_pid()}")
+        self._before = self._of_ended()
 
-    def look(self):
-        """As often as possible: they end with the migration."""
-        for task in self._tasks.iterdir():
-            try:
-                text = (task / "stat").read_text("utf-8")
-            except OSError:
-                continue    # it has ended
-            name, _, rest = text.partition("(")[2].rpartition(")")
-            if SENDERS.match(name):
-                self._counts[task.name] = int(rest.split()[MAJOR_FAULTS])
+    def _of_ended(self):
+        tasks = [task / "stat" for task in (self._process / "task").iterdir()]
+        left = sum(_major_faults(task) for task in tasks)
+        return _major_faults(self._process / "stat") - left
+
+    def _any_left(self):
+        return any(SENDERS.match((task / "comm").read_text("utf-8"))
+                   for task in (self._process / "task").iterdir())
 
     def faults(self):
-        """All together."""
-        return sum(self._counts.values())
+        """All together, once they have ended."""
+        deadline = time.monotonic() + END_S
+        while self._any_left():
+            if time.monotonic() > deadline:
+                raise sides.GuestMigrationError("it is sending still")
+            time.sleep(LOOK_S)
+        return self._of_ended() - self._before
 
 
-def _wait_completed(vm, senders):
+def _major_faults(stat):
+    return int(stat.read_text("utf-8").rpartition(")")[2].split()[MAJOR_FAULTS])
+
+
+def _wait_completed(vm):
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         info = vm.command("query-migrate")
-        senders.look()
         if info["status"] == "completed":
             return info
         if info["status"] == "failed" or time.monotonic() > deadline:
@@ -87,7 +105,7 @@ def _migrate(source, target, address):
     source.vm.command("migrate-set-parameters", **PARAMETERS)
     with target.limited():
         source.vm.command("migrate", uri=address)
-        info = _wait_completed(source.vm, senders)
+        info = _wait_completed(source.vm)
         target.vm.event_wait("RESUME", TIMEOUT_S)
     return info, senders.faults()
 
@@ -103,7 +121,7 @@ def _rates(sample, begin_s, end_s):
 
 def _busy(run, source, target, address):
     """It works while it migrates; what it says arrives over there."""
-    line = f"access uniform {BUSY_SECONDS} {HOT_PART}"
+    line = f"access uniform {BUSY_SECONDS} {BUSY_PART}"
     source.vm.guest.start(line)
     begin = time.monotonic()
     time.sleep(LEAD_S)
@@ -121,10 +139,12 @@ def _busy(run, source, target, address):
 def once(bench, side, setup, busy=False):
     """The values of one migration between two sides of a kind."""
     run = pressure.Run()
+    part = BUSY_PART if busy else _hot_part(setup)
     with sides.open_pair(side, setup) as (source, target, address):
         source.prepare()
-        # an idle guest: what it has used last is in memory, and no more
-        source.access("uniform", HOT_SECONDS, HOT_PART)
+        # what it has used last is in memory; the second time it waits for none
+        source.access("uniform", HOT_SECONDS, part)
+        run.values["before"] = source.access("uniform", HOT_SECONDS, part).rate
         before, waits = source.guest_bytes(), source.waits()
         if busy:
             info, faults = _busy(run, source, target, address)
@@ -136,9 +156,10 @@ def once(bench, side, setup, busy=False):
         source.vm.kill()
         if not busy:
             run.values["throughput"] = target.access(
-                "uniform", AFTER_SECONDS, HOT_PART).rate
+                "uniform", AFTER_SECONDS, part).rate
         target.command("compare")
     run.values.update({
+        "kept": 100 * run.values["throughput"] / run.values["before"],
         "time": info["total-time"] / 1000, "downtime": info["downtime"],
         "bytes": info["ram"]["transferred"] / sides.MIB, "faults": faults,
         "waits": read, "lost": 100 * abs(after - before) / before,

@@ -61,6 +61,10 @@ def _compared(title, runs, entries, share):
             f"{title}.{name}", unit,
             pressure.best_baseline(runs, name, more_is_better),
             goals.get(share), more_is_better)
+    # if it is as fast as before, no migration can be better
+    yield report.absolute(f"{title}.throughput.kept", "percent",
+                          [run.values["kept"] for run in runs["managed"]],
+                          ">= 90")
     # what the threads that send have waited for
     yield report.absolute(f"{title}.faults", "pages",
                           [run.values["faults"] for run in runs["managed"]],
