@@ -129,8 +129,8 @@ static bool all_adopted(const MmPlaces *answer, const MmPlace *places,
 
 /* ---- the file ---- */
 
-static bool ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
-                        Error **errp)
+bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
+                          Error **errp)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RESTART_MS;
     ManagedConnInfo info;
@@ -275,7 +275,7 @@ bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
                    "managed-ram off");
         return false;
     }
-    if (!ask_manager(&request, MM_MSG_AMOUNT, reply, errp)) {
+    if (!managed_handover_ask(&request, MM_MSG_AMOUNT, reply, errp)) {
         return false;
     }
     number = ((const MmMsgAmount *)reply->payload)->value;
@@ -294,7 +294,7 @@ static bool change_owner(MmHandoverOp op, const MmSharedFile *file,
     g_autofree MmMsg *reply = g_new0(MmMsg, 1);
 
     memcpy(request.file_id, file->id, sizeof(request.file_id));
-    return ask_manager(&request, MM_MSG_OK, reply, errp);
+    return managed_handover_ask(&request, MM_MSG_OK, reply, errp);
 }
 
 bool managed_memory_release(const MmSharedFile *file, Error **errp)

@@ -16,6 +16,7 @@
  * managed-memory-content.c  content to and from where swapped pages are
  * managed-memory-read.c     disk reads into memory that is swapped out
  * managed-memory-handover.c content on storage that another host sees
+ * managed-memory-room.c   whether what arrives fits
  * managed-memory-dma.c      counters of mappings for DMA
  * managed-memory-refuse.c   what managed memory cannot be combined with
  * managed-memory-config.c   properties of the two object types
@@ -329,6 +330,17 @@ bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
 int managed_attach_handover(const char *path, const MmMsgHandover *request,
                             int timeout_ms, MmMsgType want, MmMsg *reply,
                             Error **errp);
+
+/**
+ * managed_handover_ask: likewise, with what says whose VM it is
+ *
+ * @request: but for that; filled in
+ * @reply: filled in and cleared: the payload can be read, nothing is owned
+ *
+ * Waits some seconds for a manager that is being restarted.
+ */
+bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
+                          Error **errp);
 
 /**
  * managed_wait_gone: ask the peer to go and wait until it is gone

@@ -31,6 +31,7 @@
 #include "qom/object.h"
 #include "handover.h"
 #include "attach.h"
+#include "room.h"
 #include "shared-file.h"
 #include "vm-tiers.h"
 
@@ -289,6 +290,9 @@ void mm_handover(MmVM *vm, int sock, uint64_t seq,
     case MM_HANDOVER_LEND:
         lend(vm, request, &number, &err);
         answer(sock, seq, err, MM_MSG_AMOUNT, &number, sizeof(number));
+        return;
+    case MM_HANDOVER_ROOM:
+        mm_room(vm, sock, seq, request);
         return;
     case MM_HANDOVER_CLAIM:
     case MM_HANDOVER_RELEASE:

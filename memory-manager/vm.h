@@ -85,6 +85,7 @@ struct MmVM {
     bool replacing;             /* the pager is being killed for another one */
     MmTierChange *tier_change;
     struct MmRenaming *renaming; /* of a file of it, or NULL: handover.c */
+    bool looks_for_room;        /* a thread does: room.c */
 
     MmConditions conditions;
     MmSnapshot snapshot;

@@ -30,7 +30,7 @@
  *
  * If the VM has a file on shared storage, a window is first gone through by
  * place: in step 3 the pager is asked where swapped pages are in that file
- * (MM_RING_PIN), and those stay there.  Others are given back, as are idle ones,
+ * (MM_RING_PIN), and those stay there.  Others, and idle ones, are given back,
  * and the window is gone through once more, by content.
  */
 #include "qemu/osdep.h"
@@ -183,6 +183,8 @@ static bool find_file(void)
 
 int managed_ram_save_setup(QEMUFile *f, void *opaque)
 {
+    ManagedMemoryNeed need;
+
     find_blocks();
     if (!find_file()) {
         return -EINVAL;
@@ -202,6 +204,8 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     qatomic_set(&source.sent.bytes, 0);
     managed_ram_put_hello(source.out, source.blocks, source.nr_blocks,
                           &source.file);
+    managed_memory_need(&source.file, &need);
+    managed_ram_put_room(source.out, &need);
     managed_ram_put_end(source.out);
     send_out(f);
     return 0;

@@ -125,6 +125,26 @@ static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
     return true;
 }
 
+static bool all_managed(void)
+{
+    unsigned i;
+
+    for (i = 0; i < target.nr_blocks; i++) {
+        if (!managed_memory_look(host_of_block(&target.blocks[i]), 0, NULL)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool load_room(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    ManagedMemoryNeed need;
+
+    return managed_ram_get_room(buf, len, &need, errp) &&
+           (!all_managed() || managed_memory_has_room(&need, errp));
+}
+
 static void write_zeros(RAMBlock *rb, uint64_t start, uint64_t end)
 {
     for (; start < end; start += MANAGED_RAM_PAGE_SIZE) {
@@ -285,6 +305,8 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return 1;
     case MANAGED_RAM_HELLO:
         return load_hello(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_ROOM:
+        return load_room(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_NEVER:
     case MANAGED_RAM_ZERO:
         return load_zeros(buf, header.len, errp) ? 0 : -1;

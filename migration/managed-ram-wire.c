@@ -13,6 +13,7 @@
 #define HELLO_FIXED_LEN 16
 #define FILE_LEN (8 + 2 * MM_UUID_LEN + MM_COOKIE_LEN + MM_FILE_LEN)
 #define BLOCK_FIXED_LEN 17
+#define ROOM_LEN 12
 #define RUNS_FIXED_LEN 8
 #define RUN_LEN 16
 #define DATA_FIXED_LEN 20
@@ -49,11 +50,17 @@ static void put_be64(GByteArray *out, uint64_t value)
     g_byte_array_append(out, (uint8_t *)&value, sizeof(value));
 }
 
-static void put_header(GByteArray *out, ManagedRamType type, uint32_t len)
+static void put_flagged(GByteArray *out, ManagedRamType type, uint16_t flags,
+                        uint32_t len)
 {
     put_be16(out, type);
-    put_be16(out, 0);
+    put_be16(out, flags);
     put_be32(out, len);
+}
+
+static void put_header(GByteArray *out, ManagedRamType type, uint32_t len)
+{
+    put_flagged(out, type, 0, len);
 }
 
 void managed_ram_put_end(GByteArray *out)
@@ -100,6 +107,13 @@ void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
         g_byte_array_append(out, &name_len, 1);
         g_byte_array_append(out, (const uint8_t *)blocks[i].name, name_len);
     }
+}
+
+void managed_ram_put_room(GByteArray *out, const ManagedMemoryNeed *need)
+{
+    put_flagged(out, MANAGED_RAM_ROOM, FLAG_SKIPPABLE, ROOM_LEN);
+    put_be64(out, need->bytes);
+    put_be32(out, need->shrinks);
 }
 
 void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
@@ -329,6 +343,18 @@ int managed_ram_get_runs(const uint8_t *buf, uint32_t len,
         }
     }
     return nr;
+}
+
+bool managed_ram_get_room(const uint8_t *buf, uint32_t len,
+                          ManagedMemoryNeed *need, Error **errp)
+{
+    if (len != ROOM_LEN || !ldl_be_p(buf + 8)) {
+        error_setg(errp, "a ROOM of %u bytes makes no sense", len);
+        return false;
+    }
+    need->bytes = ldq_be_p(buf);
+    need->shrinks = ldl_be_p(buf + 8);
+    return true;
 }
 
 /* What DATA and FILL begin with */

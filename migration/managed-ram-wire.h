@@ -11,6 +11,7 @@
 #define MIGRATION_MANAGED_RAM_WIRE_H
 
 #include "managed-memory/shared.h"
+#include "sysemu/managed-memory-handover.h"
 
 #define MANAGED_RAM_VERSION 4
 #define MANAGED_RAM_PAGE_SIZE 4096
@@ -35,6 +36,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_SYNC,
     MANAGED_RAM_PLACES,
     MANAGED_RAM_FILL,
+    MANAGED_RAM_ROOM,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -70,6 +72,9 @@ void managed_ram_put_sync(GByteArray *out);
  */
 void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
                            unsigned nr, const MmSharedFile *file);
+
+/** managed_ram_put_room: append a ROOM record to @out. */
+void managed_ram_put_room(GByteArray *out, const ManagedMemoryNeed *need);
 
 /**
  * managed_ram_put_runs: append a NEVER or ZERO record
@@ -126,6 +131,10 @@ bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
 int managed_ram_get_hello(const uint8_t *buf, uint32_t len,
                           ManagedRamBlock *blocks, MmSharedFile *file,
                           Error **errp);
+
+/** managed_ram_get_room: the payload of ROOM. */
+bool managed_ram_get_room(const uint8_t *buf, uint32_t len,
+                          ManagedMemoryNeed *need, Error **errp);
 
 /**
  * managed_ram_get_runs: the payload of NEVER or ZERO

@@ -12,8 +12,7 @@
  * overtaken by newer.  Content that travels through channels of its own
  * (multifd) is kept in order by a SYNC record; ram sees to it that what it has
  * sent arrives before its part of the stream ends.  Where that cannot be had
- * (compress), or content depends on what was sent (xbzrle), the section is not
- * used.
+ * (compress), the section is not used.
  *
  * The destination is asked before anything is sent (managed_ram_negotiate()).
  * One that does not understand the section is sent what any QEMU sends.
@@ -59,7 +58,7 @@ static bool enabled(void)
 static bool wanted(void)
 {
     return managed_memory_used() && enabled() &&
-           !migrate_use_compression() && !migrate_use_xbzrle() &&
+           !migrate_use_compression() &&
            TARGET_PAGE_SIZE == MANAGED_RAM_PAGE_SIZE;
 }
 

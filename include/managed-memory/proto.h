@@ -167,20 +167,22 @@ typedef struct MmMsgHello {
     char name[MM_NAME_LEN];
 } MmMsgHello;
 
-/* What becomes of a file on shared storage, see handover.c of the manager */
+/* What becomes of files on shared storage, and what fits; handover.c, room.c */
 typedef enum MmHandoverOp {
     MM_HANDOVER_LEND,           /* the VM is to read the one of another host */
     MM_HANDOVER_RELEASE,        /* it is nobody's, until it is claimed */
     MM_HANDOVER_CLAIM,          /* it is this VM's */
+    MM_HANDOVER_ROOM,           /* how much content would its tiers take? */
 } MmHandoverOp;
 
 typedef struct MmMsgHandover {
     uint32_t op;                /* MmHandoverOp */
-    uint32_t pad;
+    uint32_t shrinks;           /* ROOM: compressed, it takes 1/shrinks */
     uint8_t uuid[MM_UUID_LEN];  /* of the VM: from HELLO_REPLY */
     uint8_t cookie[MM_COOKIE_LEN];
     uint8_t file_id[MM_UUID_LEN];
     uint64_t epoch;             /* RELEASE, CLAIM: of the migration; random */
+    uint64_t size;              /* ROOM: of the VM's memory, in bytes */
     /* LEND only: all that the other host knows of it */
     uint8_t storage[MM_UUID_LEN];
     uint8_t file_key[MM_COOKIE_LEN];
@@ -499,7 +501,7 @@ typedef struct MmMsgQueryReply {
     uint32_t tiers;             /* bit per number: the pager has it */
     uint32_t drained;           /* ... and it is empty for good */
     uint32_t proven;            /* ... and it is the VM's, or lent to it */
-    uint32_t pad_proven;
+    uint32_t compressed;        /* ... and it is memory */
     uint32_t encrypted;         /* 1: the VM has a key */
     uint32_t nr_regions;
     uint32_t stalled_threads;   /* distinct threads that wait in a fault */

@@ -66,6 +66,30 @@ bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
 bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
                           const MmPlace *places, Error **errp);
 
+/* What a guest that migrates needs at its destination, however it gets there */
+typedef struct ManagedMemoryNeed {
+    uint64_t bytes;             /* of content that has to find room */
+    uint32_t shrinks;           /* compressed, it takes 1/shrinks of that */
+} ManagedMemoryNeed;
+
+/**
+ * managed_memory_need: what this VM needs elsewhere, as things are
+ *
+ * @file: what is in it stays there, if present
+ * @need: filled in; nothing if the pager does not say
+ *
+ * Any thread but those that page faults depend on.
+ */
+void managed_memory_need(const MmSharedFile *file, ManagedMemoryNeed *need);
+
+/**
+ * managed_memory_has_room: does that fit here?
+ *
+ * What is not known is no reason against it.  Returns false and sets @errp if
+ * it is known not to.
+ */
+bool managed_memory_has_room(const ManagedMemoryNeed *need, Error **errp);
+
 /**
  * managed_memory_release: the file is nobody's, and can be claimed
  *

@@ -126,6 +126,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             g_assert(load_fill(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_PLACES) {
             g_assert(load_places(buf, header.len, nr_blocks, &err) == !err);
+        } else if (header.type == MANAGED_RAM_ROOM) {
+            ManagedMemoryNeed need;
+
+            g_assert(managed_ram_get_room(buf, header.len, &need, &err) ==
+                     !err);
+            g_assert(err || need.shrinks);
         }
     }
     error_free(err);
@@ -148,6 +154,7 @@ static void write_seeds(void)
     g_autoptr(GByteArray) out = g_byte_array_new();
 
     managed_ram_put_hello(out, two, ARRAY_SIZE(two), &shared);
+    managed_ram_put_room(out, &(ManagedMemoryNeed) { 1 << 20, 3 });
     managed_ram_put_end(out);
     fuzz_seed("hello", out->data, out->len);
     managed_ram_put_runs(out, MANAGED_RAM_NEVER, 1, some, 1);

@@ -118,6 +118,9 @@ static const Refusal later[] = {
       "{'capabilities': [{'capability': 'x-colo', 'state': true}]}",
       "x-colo|managed memory|switch it off" },
     { "migrate-set-capabilities",
+      "{'capabilities': [{'capability': 'xbzrle', 'state': true}]}",
+      "xbzrle|managed memory|switch it off" },
+    { "migrate-set-capabilities",
       "{'capabilities': [{'capability': 'x-ignore-shared', 'state': true}]}",
       "x-ignore-shared|managed memory|switch it off" },
     { "migrate-set-capabilities",
@@ -156,7 +159,7 @@ static void test_later(void)
                          "'driver': 'virtio-balloon-pci', 'bus': 'rp'}}"));
     qobject_unref(mm_qmp(qts, "{'execute': 'migrate-set-capabilities', "
                          "'arguments': {'capabilities': [{"
-                         "'capability': 'xbzrle', 'state': true}]}}"));
+                         "'capability': 'multifd', 'state': true}]}}"));
     mm_check(qts, MM_RAM_START, 8 * MM_MIB, 1);
     mm_stop(qts, host);
     mm_host_free(host);

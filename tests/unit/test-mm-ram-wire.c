@@ -150,6 +150,31 @@ static void test_data(void)
     g_assert_false(get_data(payload(d), payload_len(d), &block, &run));
 }
 
+static void test_room(void)
+{
+    const ManagedMemoryNeed need = { .bytes = 0x123456789abcULL, .shrinks = 3 };
+    g_autoptr(GByteArray) f = g_byte_array_new();
+    ManagedRamHeader header;
+    ManagedMemoryNeed found;
+    uint32_t len;
+
+    managed_ram_put_room(f, &need);
+    g_assert_true(managed_ram_get_header(f->data, &header, &error_abort));
+    g_assert_cmpuint(header.type, ==, MANAGED_RAM_ROOM);
+    g_assert_true(header.skippable);
+    g_assert_true(managed_ram_get_room(payload(f), payload_len(f), &found,
+                                       &error_abort));
+    g_assert_cmphex(found.bytes, ==, need.bytes);
+    g_assert_cmpuint(found.shrinks, ==, need.shrinks);
+    for (len = 0; len < payload_len(f) + 2; len++) {
+        g_assert(managed_ram_get_room(payload(f), len, &found, NULL) ==
+                 (len == payload_len(f)));
+    }
+    memset(payload(f) + 8, 0, 4);
+    g_assert_false(managed_ram_get_room(payload(f), payload_len(f), &found,
+                                        NULL));
+}
+
 static bool get_fill(const uint8_t *buf, uint32_t len, uint32_t *block,
                      ManagedRamRun *run)
 {
@@ -465,6 +490,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/ram-wire/largest", test_largest);
     g_test_add_func("/mm/ram-wire/data", test_data);
     g_test_add_func("/mm/ram-wire/fill", test_fill);
+    g_test_add_func("/mm/ram-wire/room", test_room);
     g_test_add_func("/mm/ram-wire/places", test_places);
     g_test_add_func("/mm/ram-wire/file", test_file);
     g_test_add_func("/mm/ram-wire/truncated", test_truncated);

@@ -58,6 +58,9 @@ void mm_control_query(MmVM *vm, MmMsgQueryReply *reply)
 
         vm->tiers[i]->ops->usage(vm->tiers[i], &usage);
         reply->tiers |= 1u << number;
+        if (!vm->tiers[i]->ops->outside) {
+            reply->compressed |= 1u << number;
+        }
         if (qatomic_load_acquire(&vm->tiers[i]->proven)) {
             reply->proven |= 1u << number;
         }

@@ -42,7 +42,7 @@ DIES = "dies"           # it is gone, and nobody may think otherwise
 LOST = "lost"           # so is it, with who had it last
 
 RECORDS = {0: "END", 1: "HELLO", 2: "NEVER", 3: "ZERO", 4: "DATA", 5: "SYNC",
-           6: "PLACES"}
+           6: "PLACES", 7: "FILL", 8: "ROOM"}
 MULTIFD = {"capabilities": {"multifd": True},
            "parameters": {"multifd-channels": 2}}
 # Where a record is cut: (which byte, what the destination says of a record)
