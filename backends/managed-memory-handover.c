@@ -127,6 +127,44 @@ static bool all_adopted(const MmPlaces *answer, const MmPlace *places,
     return true;
 }
 
+/* The answer, or what is to be written, is in @blocks. */
+static bool wake_request(MmRingKind kind, const void *host, unsigned nr,
+                         uint8_t *answer, const uint8_t *blocks)
+{
+    size_t len = DIV_ROUND_UP(nr, 8 * MM_RING_WAKE_BLOCK);
+    MmRingSlot request = { .kind = kind };
+    unsigned buffer;
+    bool ok;
+
+    assert(nr <= MM_RING_WAKE_MAX);
+    if (managed_conn_state() != MANAGED_CONN_CONNECTED ||
+        !find_range(host, nr, &request.range) ||
+        !managed_ring_buffer_get(1, &buffer)) {
+        return false;
+    }
+    request.buffer = buffer;
+    if (blocks) {
+        memcpy(managed_conn_ring()->buffer[buffer], blocks, len);
+    }
+    ok = execute(&request, managed_ring_deadline()) && request.pages;
+    if (ok && answer) {
+        memcpy(answer, managed_conn_ring()->buffer[buffer], len);
+    }
+    managed_ring_buffer_put(buffer, 1);
+    return ok;
+}
+
+bool managed_memory_wake_blocks(const void *host, unsigned nr, uint8_t *blocks)
+{
+    return wake_request(MM_RING_WAKE_READ, host, nr, blocks, NULL);
+}
+
+void managed_memory_set_wake_blocks(const void *host, unsigned nr,
+                                    const uint8_t *blocks)
+{
+    wake_request(MM_RING_WAKE_WRITE, host, nr, NULL, blocks);
+}
+
 /* ---- the file ---- */
 
 bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,

@@ -181,9 +181,42 @@ static bool find_file(void)
     return ok;
 }
 
+static uint8_t *host_of_block(const ManagedRamBlock *block)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_by_name(block->name);
+    return rb ? rb->host : NULL;
+}
+
+/* What the guest is likely to want when it wakes up; some have not slept. */
+static void put_wake(unsigned number)
+{
+    const ManagedRamBlock *block = &source.blocks[number];
+    const uint64_t end = block->size / MANAGED_RAM_PAGE_SIZE;
+    g_autofree uint8_t *bits = g_malloc(MANAGED_RAM_WAKE_MAX /
+                                        MM_RING_WAKE_BLOCK / 8);
+    const uint8_t *host = host_of_block(block);
+    ManagedRamRun run = {};
+
+    for (; host && run.first < end; run.first += run.nr) {
+        size_t len;
+
+        run.nr = MIN(end - run.first, MANAGED_RAM_WAKE_MAX);
+        len = DIV_ROUND_UP(run.nr, 8 * MM_RING_WAKE_BLOCK);
+        if (managed_memory_wake_blocks(host + run.first * MANAGED_RAM_PAGE_SIZE,
+                                       run.nr, bits) &&
+            !buffer_is_zero(bits, len)) {
+            managed_ram_put_wake(source.out, number, &run, bits);
+        }
+    }
+}
+
 int managed_ram_save_setup(QEMUFile *f, void *opaque)
 {
     ManagedMemoryNeed need;
+    unsigned i;
 
     find_blocks();
     if (!find_file()) {
@@ -206,6 +239,9 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
                           &source.file);
     managed_memory_need(&source.file, &need);
     managed_ram_put_room(source.out, &need);
+    for (i = 0; i < source.nr_blocks; i++) {
+        put_wake(i);
+    }
     managed_ram_put_end(source.out);
     send_out(f);
     return 0;

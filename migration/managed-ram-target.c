@@ -282,6 +282,26 @@ static bool load_places(const uint8_t *buf, uint32_t len, Error **errp)
                                 errp);
 }
 
+static bool load_wake(const uint8_t *buf, uint32_t len, Error **errp)
+{
+    ManagedRamRun run;
+    uint32_t block;
+    uint8_t *host;
+    const uint8_t *bits = managed_ram_get_wake(buf, len, target.blocks,
+                                               target.nr_blocks, &block, &run,
+                                               errp);
+
+    if (!bits) {
+        return false;
+    }
+    host = host_of_block(&target.blocks[block]);
+    if (host && managed_memory_look(host, 0, NULL)) {
+        managed_memory_set_wake_blocks(host + run.first * MANAGED_RAM_PAGE_SIZE,
+                                       run.nr, bits);
+    }
+    return true;
+}
+
 /* Returns 1 after END, 0 if more follows, or -1. */
 static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
 {
@@ -307,6 +327,8 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return load_hello(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_ROOM:
         return load_room(buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_WAKE:
+        return load_wake(buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_NEVER:
     case MANAGED_RAM_ZERO:
         return load_zeros(buf, header.len, errp) ? 0 : -1;

@@ -16,15 +16,14 @@
 #define ROOM_LEN 12
 #define RUNS_FIXED_LEN 8
 #define RUN_LEN 16
-#define DATA_FIXED_LEN 20
-#define PLACES_FIXED_LEN 20
+#define ONE_RUN_LEN 20
 #define PLACE_LEN 14
 
 QEMU_BUILD_BUG_ON(RUNS_FIXED_LEN + MANAGED_RAM_RUNS_MAX * RUN_LEN >
                   MANAGED_RAM_PAYLOAD_MAX);
-QEMU_BUILD_BUG_ON(DATA_FIXED_LEN + MANAGED_RAM_DATA_MAX *
+QEMU_BUILD_BUG_ON(ONE_RUN_LEN + MANAGED_RAM_DATA_MAX *
                   MANAGED_RAM_PAGE_SIZE > MANAGED_RAM_PAYLOAD_MAX);
-QEMU_BUILD_BUG_ON(PLACES_FIXED_LEN + MANAGED_RAM_PLACES_MAX * PLACE_LEN >
+QEMU_BUILD_BUG_ON(ONE_RUN_LEN + MANAGED_RAM_PLACES_MAX * PLACE_LEN >
                   MANAGED_RAM_PAYLOAD_MAX);
 QEMU_BUILD_BUG_ON(HELLO_FIXED_LEN + FILE_LEN + MANAGED_RAM_BLOCKS_MAX *
                   (BLOCK_FIXED_LEN + MANAGED_RAM_NAME_MAX) >
@@ -130,16 +129,22 @@ void managed_ram_put_runs(GByteArray *out, ManagedRamType type, uint32_t block,
     }
 }
 
+static void put_run_head(GByteArray *out, uint32_t block,
+                         const ManagedRamRun *run)
+{
+    put_be32(out, block);
+    put_be64(out, run->first);
+    put_be64(out, run->nr);
+}
+
 void managed_ram_put_data(GByteArray *out, uint32_t block,
                           const ManagedRamRun *run, const uint8_t *content)
 {
     uint32_t len = run->nr * MANAGED_RAM_PAGE_SIZE;
 
     assert(run->nr && run->nr <= MANAGED_RAM_DATA_MAX);
-    put_header(out, MANAGED_RAM_DATA, DATA_FIXED_LEN + len);
-    put_be32(out, block);
-    put_be64(out, run->first);
-    put_be64(out, run->nr);
+    put_header(out, MANAGED_RAM_DATA, ONE_RUN_LEN + len);
+    put_run_head(out, block, run);
     g_byte_array_append(out, content, len);
 }
 
@@ -148,10 +153,8 @@ void managed_ram_put_fill(GByteArray *out, uint32_t block,
                           const uint8_t value[MANAGED_RAM_VALUE_LEN])
 {
     assert(run->nr && run->nr <= MANAGED_RAM_DATA_MAX);
-    put_header(out, MANAGED_RAM_FILL, DATA_FIXED_LEN + MANAGED_RAM_VALUE_LEN);
-    put_be32(out, block);
-    put_be64(out, run->first);
-    put_be64(out, run->nr);
+    put_header(out, MANAGED_RAM_FILL, ONE_RUN_LEN + MANAGED_RAM_VALUE_LEN);
+    put_run_head(out, block, run);
     g_byte_array_append(out, value, MANAGED_RAM_VALUE_LEN);
 }
 
@@ -162,15 +165,29 @@ void managed_ram_put_places(GByteArray *out, uint32_t block,
 
     assert(run->nr && run->nr <= MANAGED_RAM_PLACES_MAX);
     put_header(out, MANAGED_RAM_PLACES,
-               PLACES_FIXED_LEN + run->nr * PLACE_LEN);
-    put_be32(out, block);
-    put_be64(out, run->first);
-    put_be64(out, run->nr);
+               ONE_RUN_LEN + run->nr * PLACE_LEN);
+    put_run_head(out, block, run);
     for (i = 0; i < run->nr; i++) {
         put_be64(out, places[i].place);
         put_be16(out, places[i].version);
         put_be32(out, places[i].checksum);
     }
+}
+
+/* A bit per block */
+static uint32_t wake_len(const ManagedRamRun *run)
+{
+    return DIV_ROUND_UP(run->nr, 8 * MM_RING_WAKE_BLOCK);
+}
+
+void managed_ram_put_wake(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run, const uint8_t *blocks)
+{
+    assert(run->nr && run->nr <= MANAGED_RAM_WAKE_MAX);
+    put_flagged(out, MANAGED_RAM_WAKE, FLAG_SKIPPABLE,
+                ONE_RUN_LEN + wake_len(run));
+    put_run_head(out, block, run);
+    g_byte_array_append(out, blocks, wake_len(run));
 }
 
 /* ---- in ---- */
@@ -357,26 +374,27 @@ bool managed_ram_get_room(const uint8_t *buf, uint32_t len,
     return true;
 }
 
-/* What DATA and FILL begin with */
-static bool get_data_run(const uint8_t *buf, uint32_t len,
-                         const ManagedRamBlock *blocks, unsigned nr_blocks,
-                         uint32_t *block, ManagedRamRun *run, Error **errp)
+/* What records begin with that are about one run of at most @most pages */
+static bool get_block_run(const uint8_t *buf, uint32_t len,
+                          const ManagedRamBlock *blocks, unsigned nr_blocks,
+                          uint64_t most, uint32_t *block, ManagedRamRun *run,
+                          Error **errp)
 {
-    if (len < DATA_FIXED_LEN) {
-        error_setg(errp, "content in %u bytes is too short", len);
+    if (len < ONE_RUN_LEN) {
+        error_setg(errp, "what is said of pages in %u bytes is too short", len);
         return false;
     }
     *block = ldl_be_p(buf);
     if (*block >= nr_blocks) {
-        error_setg(errp, "content for block %u, of %u", *block, nr_blocks);
+        error_setg(errp, "pages of block %u, of %u", *block, nr_blocks);
         return false;
     }
     if (!get_run(buf + 4, &blocks[*block], run, errp)) {
         return false;
     }
-    if (run->nr > MANAGED_RAM_DATA_MAX) {
-        error_setg(errp, "content of 0x%" PRIx64 " pages makes no sense",
-                   run->nr);
+    if (run->nr > most) {
+        error_setg(errp, "0x%" PRIx64 " pages in one record, at most 0x%" PRIx64
+                   " are possible", run->nr, most);
         return false;
     }
     return true;
@@ -387,15 +405,16 @@ const uint8_t *managed_ram_get_data(const uint8_t *buf, uint32_t len,
                                     unsigned nr_blocks, uint32_t *block,
                                     ManagedRamRun *run, Error **errp)
 {
-    if (!get_data_run(buf, len, blocks, nr_blocks, block, run, errp)) {
+    if (!get_block_run(buf, len, blocks, nr_blocks, MANAGED_RAM_DATA_MAX, block,
+                       run, errp)) {
         return NULL;
     }
-    if (len != DATA_FIXED_LEN + run->nr * MANAGED_RAM_PAGE_SIZE) {
+    if (len != ONE_RUN_LEN + run->nr * MANAGED_RAM_PAGE_SIZE) {
         error_setg(errp, "content of 0x%" PRIx64 " pages in %u bytes makes no "
                    "sense", run->nr, len);
         return NULL;
     }
-    return buf + DATA_FIXED_LEN;
+    return buf + ONE_RUN_LEN;
 }
 
 const uint8_t *managed_ram_get_fill(const uint8_t *buf, uint32_t len,
@@ -403,14 +422,15 @@ const uint8_t *managed_ram_get_fill(const uint8_t *buf, uint32_t len,
                                     unsigned nr_blocks, uint32_t *block,
                                     ManagedRamRun *run, Error **errp)
 {
-    if (!get_data_run(buf, len, blocks, nr_blocks, block, run, errp)) {
+    if (!get_block_run(buf, len, blocks, nr_blocks, MANAGED_RAM_DATA_MAX, block,
+                       run, errp)) {
         return NULL;
     }
-    if (len != DATA_FIXED_LEN + MANAGED_RAM_VALUE_LEN) {
+    if (len != ONE_RUN_LEN + MANAGED_RAM_VALUE_LEN) {
         error_setg(errp, "a value in %u bytes makes no sense", len);
         return NULL;
     }
-    return buf + DATA_FIXED_LEN;
+    return buf + ONE_RUN_LEN;
 }
 
 bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
@@ -420,13 +440,8 @@ bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
 {
     uint64_t i;
 
-    if (len < PLACES_FIXED_LEN) {
-        error_setg(errp, "places in %u bytes are too short", len);
-        return false;
-    }
-    *block = ldl_be_p(buf);
-    if (*block >= nr_blocks) {
-        error_setg(errp, "places for block %u, of %u", *block, nr_blocks);
+    if (!get_block_run(buf, len, blocks, nr_blocks, MANAGED_RAM_PLACES_MAX,
+                       block, run, errp)) {
         return false;
     }
     if (!blocks[*block].seed) {
@@ -434,17 +449,13 @@ bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
                    blocks[*block].name);
         return false;
     }
-    if (!get_run(buf + 4, &blocks[*block], run, errp)) {
-        return false;
-    }
-    if (run->nr > MANAGED_RAM_PLACES_MAX ||
-        len != PLACES_FIXED_LEN + run->nr * PLACE_LEN) {
+    if (len != ONE_RUN_LEN + run->nr * PLACE_LEN) {
         error_setg(errp, "places of 0x%" PRIx64 " pages in %u bytes make no "
                    "sense", run->nr, len);
         return false;
     }
     for (i = 0; i < run->nr; i++) {
-        const uint8_t *p = buf + PLACES_FIXED_LEN + i * PLACE_LEN;
+        const uint8_t *p = buf + ONE_RUN_LEN + i * PLACE_LEN;
 
         places[i] = (MmPlace) {
             .place = ldq_be_p(p),
@@ -454,4 +465,22 @@ bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
         };
     }
     return true;
+}
+
+const uint8_t *managed_ram_get_wake(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp)
+{
+    if (!get_block_run(buf, len, blocks, nr_blocks, MANAGED_RAM_WAKE_MAX, block,
+                       run, errp)) {
+        return NULL;
+    }
+    if (run->first % MM_RING_WAKE_BLOCK ||
+        len != ONE_RUN_LEN + wake_len(run)) {
+        error_setg(errp, "what 0x%" PRIx64 " pages are wanted from 0x%" PRIx64
+                   " on makes no sense in %u bytes", run->nr, run->first, len);
+        return NULL;
+    }
+    return buf + ONE_RUN_LEN;
 }

@@ -24,6 +24,7 @@
 #define MANAGED_RAM_RUNS_MAX 4000
 #define MANAGED_RAM_DATA_MAX 32 /* pages */
 #define MANAGED_RAM_PLACES_MAX MM_RING_PLACES_MAX /* pages */
+#define MANAGED_RAM_WAKE_MAX MM_RING_WAKE_MAX /* pages */
 /* What a page of one value throughout repeats, in bytes */
 #define MANAGED_RAM_VALUE_LEN 8
 
@@ -37,6 +38,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_PLACES,
     MANAGED_RAM_FILL,
     MANAGED_RAM_ROOM,
+    MANAGED_RAM_WAKE,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -116,6 +118,17 @@ void managed_ram_put_fill(GByteArray *out, uint32_t block,
 void managed_ram_put_places(GByteArray *out, uint32_t block,
                             const ManagedRamRun *run, const MmPlace *places);
 
+/**
+ * managed_ram_put_wake: append a WAKE record
+ *
+ * @block: index in the HELLO
+ * @run: at most MANAGED_RAM_WAKE_MAX pages; begins with a block of
+ *       MM_RING_WAKE_BLOCK
+ * @blocks: a bit for each of these
+ */
+void managed_ram_put_wake(GByteArray *out, uint32_t block,
+                          const ManagedRamRun *run, const uint8_t *blocks);
+
 /** managed_ram_get_header: of MANAGED_RAM_HEADER_LEN bytes at @buf. */
 bool managed_ram_get_header(const uint8_t *buf, ManagedRamHeader *header,
                             Error **errp);
@@ -186,5 +199,18 @@ bool managed_ram_get_places(const uint8_t *buf, uint32_t len,
                             const ManagedRamBlock *blocks, unsigned nr_blocks,
                             uint32_t *block, ManagedRamRun *run,
                             MmPlace *places, Error **errp);
+
+/**
+ * managed_ram_get_wake: the payload of WAKE
+ *
+ * @blocks, @nr_blocks, @block: as managed_ram_get_runs()
+ * @run: filled in: at most MANAGED_RAM_WAKE_MAX pages, as in put
+ *
+ * Returns the bits, within @buf, or NULL.
+ */
+const uint8_t *managed_ram_get_wake(const uint8_t *buf, uint32_t len,
+                                    const ManagedRamBlock *blocks,
+                                    unsigned nr_blocks, uint32_t *block,
+                                    ManagedRamRun *run, Error **errp);
 
 #endif

@@ -154,6 +154,11 @@ typedef enum MmRingState {
  * tier that was lent to the VM.  Those that are not are not known afterwards.
  * The seed is the region's from now on, which it can only be if nothing of it
  * is in memory or in a tier by another one.
+ *
+ * WAKE_READ: which blocks of MM_RING_WAKE_BLOCK pages the guest is likely to
+ * want when it wakes up goes to one page of the buffer, a bit for each, the
+ * lowest first.  WAKE_WRITE: the buffer says which.  The range begins with a
+ * block, and bit 0 of what has been done says that it has been.
  */
 typedef enum MmRingKind {
     MM_RING_DISCARD,
@@ -163,6 +168,8 @@ typedef enum MmRingKind {
     MM_RING_STORE,
     MM_RING_PIN,
     MM_RING_ADOPT,
+    MM_RING_WAKE_READ,
+    MM_RING_WAKE_WRITE,
 } MmRingKind;
 
 /* Where a page is, and what its content has to be */
@@ -193,6 +200,9 @@ typedef enum MmLook {
 #define MM_RING_CONTENT_MAX 32      /* pages of OVERWRITE, FETCH, STORE */
 #define MM_RING_LOOK_MAX 4096       /* pages of LOOK */
 #define MM_RING_PLACES_MAX 2047     /* pages of PIN, ADOPT */
+#define MM_RING_WAKE_BLOCK 32       /* pages */
+/* Pages of WAKE_READ, WAKE_WRITE */
+#define MM_RING_WAKE_MAX (MM_RING_WAKE_BLOCK * 8 * 4096)
 /* Of the buffer, for so many pages' places */
 #define MM_RING_PLACES_PAGES(nr) \
     ((sizeof(MmPlaces) + (nr) * sizeof(MmPlace) + 4095) / 4096)

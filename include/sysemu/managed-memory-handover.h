@@ -66,6 +66,21 @@ bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
 bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
                           const MmPlace *places, Error **errp);
 
+/**
+ * managed_memory_wake_blocks: what is this guest likely to want when it wakes?
+ *
+ * @host: address in managed memory, of a block of MM_RING_WAKE_BLOCK pages
+ * @nr: pages, at most MM_RING_WAKE_MAX, within one RAMBlock
+ * @blocks: a bit per block, filled in
+ *
+ * Returns false if that is not known.
+ */
+bool managed_memory_wake_blocks(const void *host, unsigned nr, uint8_t *blocks);
+
+/** managed_memory_set_wake_blocks: the same as a guest that arrives has had. */
+void managed_memory_set_wake_blocks(const void *host, unsigned nr,
+                                    const uint8_t *blocks);
+
 /* What a guest that migrates needs at its destination, however it gets there */
 typedef struct ManagedMemoryNeed {
     uint64_t bytes;             /* of content that has to find room */

@@ -80,6 +80,25 @@ static bool load_fill(const uint8_t *buf, uint32_t len, int nr_blocks,
     return value;
 }
 
+static bool load_wake(const uint8_t *buf, uint32_t len, int nr_blocks,
+                      Error **errp)
+{
+    ManagedRamRun run;
+    uint32_t block;
+    const uint8_t *bits = managed_ram_get_wake(buf, len, blocks, nr_blocks,
+                                               &block, &run, errp);
+
+    if (bits) {
+        uint64_t pages = blocks[block].size / MANAGED_RAM_PAGE_SIZE;
+
+        g_assert(block < nr_blocks && run.first < pages);
+        g_assert(run.nr - 1 < MIN(pages - run.first, MANAGED_RAM_WAKE_MAX));
+        g_assert(bits + DIV_ROUND_UP(run.nr, 8 * MM_RING_WAKE_BLOCK) ==
+                 buf + len);
+    }
+    return bits;
+}
+
 static bool load_places(const uint8_t *buf, uint32_t len, int nr_blocks,
                         Error **errp)
 {
@@ -126,6 +145,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             g_assert(load_fill(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_PLACES) {
             g_assert(load_places(buf, header.len, nr_blocks, &err) == !err);
+        } else if (header.type == MANAGED_RAM_WAKE) {
+            g_assert(load_wake(buf, header.len, nr_blocks, &err) == !err);
         } else if (header.type == MANAGED_RAM_ROOM) {
             ManagedMemoryNeed need;
 
@@ -154,6 +175,7 @@ static void write_seeds(void)
     g_autoptr(GByteArray) out = g_byte_array_new();
 
     managed_ram_put_hello(out, two, ARRAY_SIZE(two), &shared);
+    managed_ram_put_wake(out, 1, &(ManagedRamRun) { 32, 300 }, content);
     managed_ram_put_room(out, &(ManagedMemoryNeed) { 1 << 20, 3 });
     managed_ram_put_end(out);
     fuzz_seed("hello", out->data, out->len);

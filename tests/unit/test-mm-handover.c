@@ -261,6 +261,43 @@ static void test_nonsense(void)
                              MM_RING_BUFFER_PAGES - 7), ==, 0);
 }
 
+/* What it wants when it wakes up goes from one to the other. */
+static void test_wake(void)
+{
+    uint8_t *bits = source->ring->buffer[BUFFER];
+    const unsigned blocks = NR_PAGES / MM_RING_WAKE_BLOCK;
+
+    mm_wake_set_put(&from->wake_set, 0, true);
+    mm_wake_set_put(&from->wake_set, 11, true);
+    mm_wake_set_put(&from->wake_set, blocks - 1, true);
+    memset(bits, 0xee, MM_PAGE_SIZE);
+    g_assert_cmpuint(request(source, MM_RING_WAKE_READ, 0, NR_PAGES, BUFFER),
+                     ==, 1);
+    g_assert_cmphex(bits[0], ==, 1);
+    g_assert_cmphex(bits[1], ==, 8);
+    g_assert_cmphex(bits[blocks / 8 - 1], ==, 0x80);
+    g_assert_cmphex(bits[blocks / 8], ==, 0xee);
+    /* from another block on, to one that is not whole */
+    g_assert_cmpuint(request(source, MM_RING_WAKE_READ, 8 * MM_RING_WAKE_BLOCK,
+                             3 * MM_RING_WAKE_BLOCK + 1, BUFFER), ==, 1);
+    g_assert_cmphex(bits[0], ==, 8);
+    g_assert_cmphex(bits[1], ==, 8);    /* as it was */
+
+    mm_wake_set_put(&to->wake_set, 9, true);
+    target->ring->buffer[BUFFER][0] = bits[0];
+    g_assert_cmpuint(request(target, MM_RING_WAKE_WRITE, 8 * MM_RING_WAKE_BLOCK,
+                             3 * MM_RING_WAKE_BLOCK + 1, BUFFER), ==, 1);
+    g_assert_false(mm_wake_set_has(&to->wake_set, 9));
+    g_assert_cmpuint(mm_wake_set_next(&to->wake_set, 0, 0), ==, 11);
+    g_assert_cmpuint(mm_wake_set_pages(&to->wake_set), ==, MM_RING_WAKE_BLOCK);
+
+    g_assert_cmpuint(request(target, MM_RING_WAKE_WRITE, 1, 64, BUFFER), ==, 0);
+    g_assert_cmpuint(request(target, MM_RING_WAKE_READ, NR_PAGES, 1, BUFFER),
+                     ==, 0);
+    g_assert_cmpuint(request(target, MM_RING_WAKE_READ, 0, NR_PAGES,
+                             MM_RING_BUFFER_PAGES), ==, 0);
+}
+
 /* Content that was checked by one seed is not by another. */
 static void test_seed(void)
 {
@@ -314,6 +351,7 @@ static const struct {
     { "only-empty", test_only_empty },
     { "nonsense", test_nonsense },
     { "seed", test_seed },
+    { "wake", test_wake },
     { "wrong-content", test_wrong_content },
     { "takes-nothing", test_takes_nothing },
 };

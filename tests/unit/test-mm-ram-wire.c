@@ -150,6 +150,50 @@ static void test_data(void)
     g_assert_false(get_data(payload(d), payload_len(d), &block, &run));
 }
 
+static bool get_wake(const uint8_t *buf, uint32_t len, uint32_t *block,
+                     ManagedRamRun *run)
+{
+    /* exactly as long, so that nothing behind it is read */
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    const uint8_t *bits = managed_ram_get_wake(copy, len, two,
+                                               ARRAY_SIZE(two), block, run,
+                                               NULL);
+
+    g_assert(!bits || bits + DIV_ROUND_UP(run->nr, 256) == copy + len);
+    return bits;
+}
+
+static void test_wake(void)
+{
+    const ManagedRamRun run = { 0x40, 0x1c0 };
+    const uint8_t want[] = {
+        0, 9, 0, 1, 0, 0, 0, 22, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x40,
+        0, 0, 0, 0, 0, 0, 1, 0xc0, 0x81, 0x3f,
+    };
+    g_autoptr(GByteArray) w = g_byte_array_new();
+    ManagedRamRun found;
+    uint32_t block, len, bit;
+
+    managed_ram_put_wake(w, 1, &run, want + sizeof(want) - 2);
+    g_assert_cmpmem(w->data, w->len, want, sizeof(want));
+    g_assert_true(get_wake(payload(w), payload_len(w), &block, &found));
+    g_assert_cmpuint(block, ==, 1);
+    g_assert_cmpmem(&found, sizeof(found), &run, sizeof(run));
+    for (len = 0; len < payload_len(w); len++) {
+        g_assert_false(get_wake(payload(w), len, &block, &found));
+    }
+    for (bit = 0; bit < 8 * 20; bit++) {
+        payload(w)[bit / 8] ^= 1 << bit % 8;
+        if (get_wake(payload(w), payload_len(w), &block, &found)) {
+            g_assert_cmpuint(block, <, 2);
+            g_assert_cmpuint(found.first % MM_RING_WAKE_BLOCK, ==, 0);
+            g_assert_cmpuint(found.first, <=,
+                             two[block].size / 4096 - found.nr);
+        }
+        payload(w)[bit / 8] ^= 1 << bit % 8;
+    }
+}
+
 static void test_room(void)
 {
     const ManagedMemoryNeed need = { .bytes = 0x123456789abcULL, .shrinks = 3 };
@@ -491,6 +535,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mm/ram-wire/data", test_data);
     g_test_add_func("/mm/ram-wire/fill", test_fill);
     g_test_add_func("/mm/ram-wire/room", test_room);
+    g_test_add_func("/mm/ram-wire/wake", test_wake);
     g_test_add_func("/mm/ram-wire/places", test_places);
     g_test_add_func("/mm/ram-wire/file", test_file);
     g_test_add_func("/mm/ram-wire/truncated", test_truncated);

@@ -491,6 +491,14 @@ bool mm_import_busy(const MmFault *f);
 /** mm_look: tell in @request's buffer where the content of its pages is. */
 void mm_look(MmFault *f, MmRegion *region, const MmRingSlot *request);
 
+/** mm_replay_read: tell in @request's buffer which blocks are recorded. */
+void mm_replay_read(MmFault *f, const MmRegion *region,
+                    const MmRingSlot *request, uint32_t *done);
+
+/** mm_replay_write: those are recorded that @request's buffer says. */
+void mm_replay_write(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                     uint32_t *done);
+
 /** mm_pin: tell where pages are in the VM's shared file, and keep it there. */
 void mm_pin(MmFault *f, MmRegion *region, const MmRingSlot *request);
 

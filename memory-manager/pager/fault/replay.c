@@ -12,6 +12,8 @@
 #include "qemu/bitops.h"
 #include "fault-internal.h"
 
+QEMU_BUILD_BUG_ON(MM_RING_WAKE_BLOCK != MM_WAKE_BLOCK_PAGES);
+
 /* One in so many pages is looked at. */
 #define LOOK_STEP 8
 /* Pages that cannot be read, one after the other, until a replay ends. */
@@ -184,6 +186,53 @@ void mm_replay_failed(MmFault *f, bool failed)
     if (f->replay.on && f->replay.failures >= FAILURES) {
         end(f);
     }
+}
+
+/* The request's blocks, or NULL if there cannot be such. */
+static uint8_t *blocks_of(MmFault *f, const MmRegion *region,
+                          const MmRingSlot *request)
+{
+    if (mm_region_is_huge(region) ||
+        request->range.first_page % MM_RING_WAKE_BLOCK ||
+        request->range.nr_pages > MM_RING_WAKE_MAX ||
+        request->buffer >= MM_RING_BUFFER_PAGES) {
+        return NULL;
+    }
+    return f->vm->ring->buffer[request->buffer];
+}
+
+void mm_replay_read(MmFault *f, const MmRegion *region,
+                    const MmRingSlot *request, uint32_t *done)
+{
+    uint64_t first = request->range.first_page / MM_RING_WAKE_BLOCK;
+    unsigned nr = DIV_ROUND_UP(request->range.nr_pages, MM_RING_WAKE_BLOCK), i;
+    uint8_t *bits = blocks_of(f, region, request);
+
+    if (!bits) {
+        return;
+    }
+    memset(bits, 0, DIV_ROUND_UP(nr, 8));
+    for (i = 0; i < nr; i++) {
+        bits[i / 8] |= mm_wake_set_has(&region->wake_set, first + i) << i % 8;
+    }
+    *done = 1;
+}
+
+void mm_replay_write(MmFault *f, MmRegion *region, const MmRingSlot *request,
+                     uint32_t *done)
+{
+    uint64_t first = request->range.first_page / MM_RING_WAKE_BLOCK;
+    unsigned nr = DIV_ROUND_UP(request->range.nr_pages, MM_RING_WAKE_BLOCK), i;
+    const uint8_t *bits = blocks_of(f, region, request);
+
+    if (!bits) {
+        return;
+    }
+    for (i = 0; i < nr; i++) {
+        mm_wake_set_put(&region->wake_set, first + i,
+                        bits[i / 8] & (1 << i % 8));
+    }
+    *done = 1;
 }
 
 /* The next block that is to be read; false if there is none any more. */

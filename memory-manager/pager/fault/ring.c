@@ -127,6 +127,10 @@ static bool execute(MmFault *f)
         mm_pin(f, region, &f->request);
     } else if (region && f->request.kind == MM_RING_ADOPT) {
         mm_adopt(f, region, &f->request, &f->done);
+    } else if (region && f->request.kind == MM_RING_WAKE_READ) {
+        mm_replay_read(f, region, &f->request, &f->done);
+    } else if (region && f->request.kind == MM_RING_WAKE_WRITE) {
+        mm_replay_write(f, region, &f->request, &f->done);
     } else if (region && begin(f, region)) {
         park(f);
         return true;

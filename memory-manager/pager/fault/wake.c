@@ -89,6 +89,20 @@ void mm_wake_set_keep(MmWakeSet *set, uint64_t block)
     }
 }
 
+bool mm_wake_set_has(const MmWakeSet *set, uint64_t block)
+{
+    return test_bit(block, set->recorded);
+}
+
+void mm_wake_set_put(MmWakeSet *set, uint64_t block, bool recorded)
+{
+    if (recorded) {
+        set_bit(block, set->recorded);
+    } else {
+        clear_bit(block, set->recorded);
+    }
+}
+
 uint64_t mm_wake_set_next(const MmWakeSet *set, uint64_t block,
                           unsigned times)
 {

@@ -19,7 +19,8 @@
  * MM_WAKE_PART is left out each time, others each time: unless it is wanted,
  * or was in memory all the time, it is not in the next record.
  *
- * The record is the pager's own: it is lost with it, and made again.
+ * The record is the pager's own: it is lost with it, and made again.  It goes
+ * along when the guest migrates.
  *
  * Fault thread only.
  */
@@ -78,6 +79,12 @@ bool mm_wake_set_left_out(uint64_t block, unsigned times);
 
 /** mm_wake_set_keep: what is recorded from @block on is in the next record. */
 void mm_wake_set_keep(MmWakeSet *set, uint64_t block);
+
+/** mm_wake_set_has: is @block recorded? */
+bool mm_wake_set_has(const MmWakeSet *set, uint64_t block);
+
+/** mm_wake_set_put: it is, or not, whatever has been noted. */
+void mm_wake_set_put(MmWakeSet *set, uint64_t block, bool recorded);
 
 /**
  * mm_wake_set_next: first recorded block from @block on that is to be read
