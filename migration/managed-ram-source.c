@@ -36,10 +36,7 @@
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitmap.h"
-#include "qemu/cutils.h"
 #include "qemu/error-report.h"
-#include "qemu/guest-random.h"
-#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "exec/ram_addr.h"
@@ -48,7 +45,6 @@
 #include "managed-memory/shared.h"
 #include "migration/managed-ram-internal.h"
 #include "migration/managed-ram-owner.h"
-#include "migration/managed-ram-wire.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
@@ -64,13 +60,11 @@
 #define PART_MS 50
 
 typedef struct ManagedRamSource {
-    ManagedRamBlock *blocks;
-    unsigned nr_blocks;
+    ManagedRamHello hello;
     uint64_t round;             /* of the bitmap that is being gone through */
     unsigned block;             /* how far */
     uint64_t page;
     uint64_t content_end;       /* up to there, pages go by content */
-    MmSharedFile file;          /* what places are in, if present */
     MmPlace *places;            /* MM_RING_PLACES_MAX */
     bool any;                   /* something of this part has been sent */
     GByteArray *out;
@@ -139,91 +133,17 @@ static void send_out(QEMUFile *f)
     g_byte_array_set_size(source.out, 0);
 }
 
-static void find_blocks(void)
-{
-    RAMBlock *rb;
-
-    source.blocks = g_new0(ManagedRamBlock, MANAGED_RAM_BLOCKS_MAX);
-    source.nr_blocks = 0;
-    RCU_READ_LOCK_GUARD();
-    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
-        if (managed_memory_look(rb->host, 0, NULL) &&
-            source.nr_blocks < MANAGED_RAM_BLOCKS_MAX) {
-            ManagedRamBlock *block = &source.blocks[source.nr_blocks++];
-
-            pstrcpy(block->name, sizeof(block->name), rb->idstr);
-            block->size = rb->used_length;
-            if (!managed_memory_seed(rb->host, &block->seed)) {
-                block->seed = 0;
-            }
-        }
-    }
-}
-
-/* It has to be known to leave before anybody is told of it. */
-static bool find_file(void)
-{
-    Error *err = NULL;
-    bool ok;
-
-    if (!managed_memory_shared_file(&source.file)) {
-        return true;
-    }
-    qemu_guest_getrandom_nofail(&source.file.epoch,
-                                sizeof(source.file.epoch));
-    qemu_mutex_lock_iothread();
-    ok = managed_ram_owner_lends(&source.file, &err);
-    qemu_mutex_unlock_iothread();
-    if (!ok) {
-        migrate_set_error(migrate_get_current(), err);
-        error_report_err(err);
-    }
-    return ok;
-}
-
-static uint8_t *host_of_block(const ManagedRamBlock *block)
-{
-    RAMBlock *rb;
-
-    RCU_READ_LOCK_GUARD();
-    rb = qemu_ram_block_by_name(block->name);
-    return rb ? rb->host : NULL;
-}
-
-/* What the guest is likely to want when it wakes up; some have not slept. */
-static void put_wake(unsigned number)
-{
-    const ManagedRamBlock *block = &source.blocks[number];
-    const uint64_t end = block->size / MANAGED_RAM_PAGE_SIZE;
-    g_autofree uint8_t *bits = g_malloc(MANAGED_RAM_WAKE_MAX /
-                                        MM_RING_WAKE_BLOCK / 8);
-    const uint8_t *host = host_of_block(block);
-    ManagedRamRun run = {};
-
-    for (; host && run.first < end; run.first += run.nr) {
-        size_t len;
-
-        run.nr = MIN(end - run.first, MANAGED_RAM_WAKE_MAX);
-        len = DIV_ROUND_UP(run.nr, 8 * MM_RING_WAKE_BLOCK);
-        if (managed_memory_wake_blocks(host + run.first * MANAGED_RAM_PAGE_SIZE,
-                                       run.nr, bits) &&
-            !buffer_is_zero(bits, len)) {
-            managed_ram_put_wake(source.out, number, &run, bits);
-        }
-    }
-}
-
 int managed_ram_save_setup(QEMUFile *f, void *opaque)
 {
-    ManagedMemoryNeed need;
-    unsigned i;
+    Error *err = NULL;
 
-    find_blocks();
-    if (!find_file()) {
+    source.out = g_byte_array_new();
+    if (!managed_ram_say(&source.hello, source.out, &err)) {
+        migrate_set_error(migrate_get_current(), err);
+        error_report_err(err);
         return -EINVAL;
     }
     source.places = g_new(MmPlace, MM_RING_PLACES_MAX);
-    source.out = g_byte_array_new();
     source.content = g_malloc(FETCH_PAGES * MANAGED_RAM_PAGE_SIZE);
     source.round = 0;
     source.block = 0;
@@ -235,13 +155,6 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
     qatomic_set(&source.sent.filled, 0);
     qatomic_set(&source.sent.shared, 0);
     qatomic_set(&source.sent.bytes, 0);
-    managed_ram_put_hello(source.out, source.blocks, source.nr_blocks,
-                          &source.file);
-    managed_memory_need(&source.file, &need);
-    managed_ram_put_room(source.out, &need);
-    for (i = 0; i < source.nr_blocks; i++) {
-        put_wake(i);
-    }
     managed_ram_put_end(source.out);
     send_out(f);
     return 0;
@@ -250,9 +163,8 @@ int managed_ram_save_setup(QEMUFile *f, void *opaque)
 void managed_ram_save_cleanup(void *opaque)
 {
     managed_ram_owner_keeps();
-    source.file.present = 0;
+    managed_ram_forget(&source.hello);
     g_clear_pointer(&source.places, g_free);
-    g_clear_pointer(&source.blocks, g_free);
     g_clear_pointer(&source.content, g_free);
     if (source.out) {
         g_byte_array_free(source.out, true);
@@ -577,7 +489,7 @@ static unsigned last_dirty(const RAMBlock *rb, uint64_t page, unsigned nr)
 /* Most pages of the window that begins with @page */
 static unsigned most(uint64_t page)
 {
-    if (!source.file.present) {
+    if (!source.hello.file.present) {
         return WINDOW_PAGES;
     }
     return page < source.content_end
@@ -593,8 +505,8 @@ static bool step(QEMUFile *f)
     static Window windows[2];
     Window *w = &windows[source.fetching == &windows[0]];
 
-    while (source.block < source.nr_blocks) {
-        const ManagedRamBlock *block = &source.blocks[source.block];
+    while (source.block < source.hello.nr_blocks) {
+        const ManagedRamBlock *block = &source.hello.blocks[source.block];
         RAMBlock *rb = qemu_ram_block_by_name(block->name);
         uint64_t end = rb && rb->bmap
                        ? MIN(block->size, rb->used_length) /
@@ -606,7 +518,7 @@ static bool step(QEMUFile *f)
             w->block = source.block;
             w->page = page;
             w->nr = last_dirty(rb, page, MIN(end - page, most(page))) + 1;
-            if (source.file.present && page >= source.content_end) {
+            if (source.hello.file.present && page >= source.content_end) {
                 do_places(f, w);
             } else {
                 do_window(f, w);

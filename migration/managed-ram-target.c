@@ -18,8 +18,6 @@
 #include "exec/ramblock.h"
 #include "exec/ram_addr.h"
 #include "migration/managed-ram-internal.h"
-#include "migration/managed-ram-owner.h"
-#include "migration/managed-ram-wire.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
 #include "migration/ram.h"
@@ -31,119 +29,7 @@
 #define YIELD_MS 10
 
 /* Main thread */
-typedef struct ManagedRamTarget {
-    ManagedRamBlock *blocks;
-    unsigned nr_blocks;
-    MmSharedFile file;          /* of the source, if present */
-    unsigned tier;              /* that it is here */
-} ManagedRamTarget;
-
-static ManagedRamTarget target;
-
-static bool check_blocks(int nr, Error **errp)
-{
-    int i;
-
-    RCU_READ_LOCK_GUARD();
-    for (i = 0; i < nr; i++) {
-        const ManagedRamBlock *block = &target.blocks[i];
-        RAMBlock *rb = qemu_ram_block_by_name(block->name);
-
-        if (!rb || ramblock_is_ignored(rb) || rb->used_length != block->size) {
-            error_setg(errp, "block '%s' has 0x%" PRIx64 " bytes at the "
-                       "source, 0x%" PRIx64 " here", block->name, block->size,
-                       rb ? (uint64_t)rb->used_length : 0);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Blocks stay while a guest arrives, so what waits need not hold up RCU. */
-static uint8_t *host_of_block(const ManagedRamBlock *block)
-{
-    RAMBlock *rb;
-
-    RCU_READ_LOCK_GUARD();
-    rb = qemu_ram_block_by_name(block->name);
-    return rb ? rb->host : NULL;
-}
-
-/*
- * What there is has checksums by our seed, if it has any; all of it is going to
- * come.
- */
-static bool prepare_block(const ManagedRamBlock *block, Error **errp)
-{
-    const MmPlace none = {};
-    uint8_t *host;
-    int ret;
-
-    if (!block->seed) {
-        return true;
-    }
-    ret = ram_discard_range(block->name, 0, block->size);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "block '%s' cannot be discarded",
-                         block->name);
-        return false;
-    }
-    host = host_of_block(block);
-    return host && managed_memory_adopt(host, 1, block->seed, &none, errp);
-}
-
-static bool borrow_file(int nr, Error **errp)
-{
-    int i;
-
-    if (!managed_memory_lend(&target.file, &target.tier, errp)) {
-        return false;
-    }
-    for (i = 0; i < nr; i++) {
-        if (!prepare_block(&target.blocks[i], errp)) {
-            return false;
-        }
-    }
-    return managed_ram_owner_borrows(&target.file, errp);
-}
-
-static bool load_hello(const uint8_t *buf, uint32_t len, Error **errp)
-{
-    int nr;
-
-    if (target.blocks) {
-        error_setg(errp, "a second HELLO");
-        return false;
-    }
-    target.blocks = g_new0(ManagedRamBlock, MANAGED_RAM_BLOCKS_MAX);
-    nr = managed_ram_get_hello(buf, len, target.blocks, &target.file, errp);
-    if (nr < 0 || !check_blocks(nr, errp) ||
-        (target.file.present && !borrow_file(nr, errp))) {
-        return false;
-    }
-    target.nr_blocks = nr;
-    return true;
-}
-
-static bool all_managed(void)
-{
-    unsigned i;
-
-    for (i = 0; i < target.nr_blocks; i++) {
-        if (!managed_memory_look(host_of_block(&target.blocks[i]), 0, NULL)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool load_room(const uint8_t *buf, uint32_t len, Error **errp)
-{
-    ManagedMemoryNeed need;
-
-    return managed_ram_get_room(buf, len, &need, errp) &&
-           (!all_managed() || managed_memory_has_room(&need, errp));
-}
+static ManagedRamHello target;
 
 static void write_zeros(RAMBlock *rb, uint64_t start, uint64_t end)
 {
@@ -275,31 +161,11 @@ static bool load_places(const uint8_t *buf, uint32_t len, Error **errp)
     for (i = 0; i < run.nr; i++) {
         places[i].tier = target.tier;
     }
-    host = host_of_block(&target.blocks[block]);
+    host = managed_ram_host(&target.blocks[block]);
     return !host ||
            managed_memory_adopt(host + run.first * MANAGED_RAM_PAGE_SIZE,
                                 run.nr, target.blocks[block].seed, places,
                                 errp);
-}
-
-static bool load_wake(const uint8_t *buf, uint32_t len, Error **errp)
-{
-    ManagedRamRun run;
-    uint32_t block;
-    uint8_t *host;
-    const uint8_t *bits = managed_ram_get_wake(buf, len, target.blocks,
-                                               target.nr_blocks, &block, &run,
-                                               errp);
-
-    if (!bits) {
-        return false;
-    }
-    host = host_of_block(&target.blocks[block]);
-    if (host && managed_memory_look(host, 0, NULL)) {
-        managed_memory_set_wake_blocks(host + run.first * MANAGED_RAM_PAGE_SIZE,
-                                       run.nr, bits);
-    }
-    return true;
 }
 
 /* Returns 1 after END, 0 if more follows, or -1. */
@@ -324,11 +190,11 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
     case MANAGED_RAM_END:
         return 1;
     case MANAGED_RAM_HELLO:
-        return load_hello(buf, header.len, errp) ? 0 : -1;
+        return managed_ram_hear_hello(&target, buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_ROOM:
-        return load_room(buf, header.len, errp) ? 0 : -1;
+        return managed_ram_hear_room(&target, buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_WAKE:
-        return load_wake(buf, header.len, errp) ? 0 : -1;
+        return managed_ram_hear_wake(&target, buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_NEVER:
     case MANAGED_RAM_ZERO:
         return load_zeros(buf, header.len, errp) ? 0 : -1;
@@ -382,8 +248,6 @@ int managed_ram_load_state(QEMUFile *f, void *opaque, int version_id)
 
 int managed_ram_load_cleanup(void *opaque)
 {
-    g_clear_pointer(&target.blocks, g_free);
-    target.nr_blocks = 0;
-    target.file.present = 0;
+    managed_ram_forget(&target);
     return 0;
 }
