@@ -35,6 +35,14 @@ bool managed_memory_shared_file(MmSharedFile *file)
     return file->present;
 }
 
+bool managed_memory_encrypted(void)
+{
+    g_autofree MmState *state = g_new(MmState, 1);
+
+    return managed_memory_used() && managed_conn_read_state(state) &&
+           state->encrypted;
+}
+
 bool managed_memory_seed(const void *host, uint64_t *seed)
 {
     const ManagedRegion *region;

@@ -97,6 +97,9 @@ static const struct {
     { MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
       "it needs the faults that the memory manager serves" },
     { MIGRATION_CAPABILITY_X_COLO, "it keeps a second copy of guest memory" },
+    { MIGRATION_CAPABILITY_COMPRESS,
+      "its threads may overtake what is sent of swapped pages; multifd can "
+      "compress (multifd-compression)" },
     { MIGRATION_CAPABILITY_XBZRLE,
       "it compares with what was sent before, which swapped pages are not" },
     { MIGRATION_CAPABILITY_X_IGNORE_SHARED,

@@ -95,8 +95,8 @@ bool managed_memory_has_room(const ManagedMemoryNeed *need, Error **errp)
         g_autofree char *tiers = size_to_str(room);
 
         error_setg(errp, "the guest needs %s, but here are only its limit of "
-                   "%s and room for %s in its tiers; raise the limit "
-                   "(qemu-memctl set-limit), make room on the tiers' storage, "
+                   "%s and room for %s in its tiers; start QEMU "
+                   "here with a higher limit=, make room on the tiers' storage, "
                    "or give this host another tier", bytes, limit, tiers);
         return false;
     }

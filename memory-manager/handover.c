@@ -238,6 +238,23 @@ static MmRecordTier *find_file(MmVM *vm, const uint8_t *file_id, Error **errp)
     return NULL;
 }
 
+bool mm_handover_settled(const MmVM *vm, Error **errp)
+{
+    uint32_t i;
+
+    for (i = 0; i < vm->rec.nr_tiers; i++) {
+        const MmMsgStartTier *conf = &vm->rec.tiers[i].conf;
+
+        if ((conf->shared || conf->lent) && !mm_shared_is_ours(conf->file)) {
+            error_setg(errp, "the VM is migrating, and its file %s on shared "
+                       "storage is not this host's: wait until it has arrived "
+                       "and runs; where it has left, end its QEMU", conf->file);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
                            const MmMsgHandover *request, Error **errp)
 {

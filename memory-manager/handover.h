@@ -11,6 +11,14 @@
 #include "vm.h"
 
 /**
+ * mm_handover_settled: does the VM's content belong to this host?
+ *
+ * Not while it is in a file that another host has not let go of yet, or has
+ * been let go of.
+ */
+bool mm_handover_settled(const MmVM *vm, Error **errp);
+
+/**
  * mm_handover: carry out what a VM's QEMU wants done with such a file
  *
  * @vm: whose QEMU asks, which has been checked

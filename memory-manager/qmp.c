@@ -16,6 +16,7 @@
 #include "qemu/main-loop.h"
 #include "memory-manager/qapi/qapi-commands-memory-manager.h"
 #include "memory-manager/qapi/qapi-emit-events.h"
+#include "handover.h"
 #include "tiers.h"
 #include "vm.h"
 
@@ -339,5 +340,10 @@ ManagedVMOperation *qmp_managed_vm_swap_in(const char *id, Error **errp)
 
 ManagedVMOperation *qmp_managed_vm_detach(const char *id, Error **errp)
 {
+    MmVM *vm = mm_vm_find(manager, id, errp);
+
+    if (!vm || !mm_handover_settled(vm, errp)) {
+        return NULL;
+    }
     return start_operation(id, MANAGEDVM_OPERATION_TYPE_DETACH, 0, errp);
 }

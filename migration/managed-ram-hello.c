@@ -105,6 +105,9 @@ bool managed_ram_say(ManagedRamHello *hello, GByteArray *out, Error **errp)
         return false;
     }
     managed_ram_put_hello(out, hello->blocks, hello->nr_blocks, &hello->file);
+    if (managed_memory_encrypted()) {
+        managed_ram_put_encrypted(out);
+    }
     managed_memory_need(&hello->file, &need);
     managed_ram_put_room(out, &need);
     for (i = 0; i < hello->nr_blocks; i++) {
@@ -212,6 +215,17 @@ bool managed_ram_hear_room(const ManagedRamHello *hello, const uint8_t *buf,
 
     return managed_ram_get_room(buf, len, &need, errp) &&
            (!all_managed(hello) || managed_memory_has_room(&need, errp));
+}
+
+bool managed_ram_hear_encrypted(Error **errp)
+{
+    if (managed_memory_used() && !managed_memory_encrypted()) {
+        error_setg(errp, "at the source what leaves memory is encrypted, and "
+                   "here it would not be: use key-secret= here as well, with "
+                   "any key");
+        return false;
+    }
+    return true;
 }
 
 bool managed_ram_hear_wake(const ManagedRamHello *hello, const uint8_t *buf,

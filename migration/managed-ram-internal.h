@@ -46,6 +46,9 @@ bool managed_ram_hear_hello(ManagedRamHello *hello, const uint8_t *buf,
 bool managed_ram_hear_room(const ManagedRamHello *hello, const uint8_t *buf,
                            uint32_t len, Error **errp);
 
+/** managed_ram_hear_encrypted: an ENCRYPTED; false: it would not be here. */
+bool managed_ram_hear_encrypted(Error **errp);
+
 /** managed_ram_hear_wake: the payload of a WAKE. */
 bool managed_ram_hear_wake(const ManagedRamHello *hello, const uint8_t *buf,
                            uint32_t len, Error **errp);

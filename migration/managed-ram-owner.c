@@ -165,6 +165,11 @@ bool managed_ram_owner_lends(const MmSharedFile *file, Error **errp)
     return true;
 }
 
+bool managed_ram_owner_has_left(void)
+{
+    return owner.state == OWNER_RELEASED;
+}
+
 void managed_ram_owner_keeps(void)
 {
     if (owner.state == OWNER_LENDING) {

@@ -18,6 +18,9 @@
  */
 bool managed_ram_owner_lends(const MmSharedFile *file, Error **errp);
 
+/** managed_ram_owner_has_left: has it gone, whoever has claimed it since? */
+bool managed_ram_owner_has_left(void);
+
 /**
  * managed_ram_owner_keeps: no migration is under way any more
  *

@@ -193,6 +193,8 @@ static int load_record(QEMUFile *f, uint8_t *buf, Error **errp)
         return managed_ram_hear_hello(&target, buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_ROOM:
         return managed_ram_hear_room(&target, buf, header.len, errp) ? 0 : -1;
+    case MANAGED_RAM_ENCRYPTED:
+        return managed_ram_hear_encrypted(errp) ? 0 : -1;
     case MANAGED_RAM_WAKE:
         return managed_ram_hear_wake(&target, buf, header.len, errp) ? 0 : -1;
     case MANAGED_RAM_NEVER:

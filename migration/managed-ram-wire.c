@@ -72,6 +72,11 @@ void managed_ram_put_sync(GByteArray *out)
     put_header(out, MANAGED_RAM_SYNC, 0);
 }
 
+void managed_ram_put_encrypted(GByteArray *out)
+{
+    put_header(out, MANAGED_RAM_ENCRYPTED, 0);
+}
+
 static void put_file(GByteArray *out, const MmSharedFile *file)
 {
     put_be64(out, file->epoch);

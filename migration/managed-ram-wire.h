@@ -39,6 +39,7 @@ typedef enum ManagedRamType {
     MANAGED_RAM_FILL,
     MANAGED_RAM_ROOM,
     MANAGED_RAM_WAKE,
+    MANAGED_RAM_ENCRYPTED,
     MANAGED_RAM__MAX
 } ManagedRamType;
 
@@ -74,6 +75,9 @@ void managed_ram_put_sync(GByteArray *out);
  */
 void managed_ram_put_hello(GByteArray *out, const ManagedRamBlock *blocks,
                            unsigned nr, const MmSharedFile *file);
+
+/** managed_ram_put_encrypted: append an ENCRYPTED record to @out. */
+void managed_ram_put_encrypted(GByteArray *out);
 
 /** managed_ram_put_room: append a ROOM record to @out. */
 void managed_ram_put_room(GByteArray *out, const ManagedMemoryNeed *need);

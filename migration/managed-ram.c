@@ -12,7 +12,8 @@
  * overtaken by newer.  Content that travels through channels of its own
  * (multifd) is kept in order by a SYNC record; ram sees to it that what it has
  * sent arrives before its part of the stream ends.  Where that cannot be had
- * (compress), the section is not used.
+ * (compress), or content depends on what was sent (xbzrle), managed memory
+ * refuses the capability.
  *
  * The destination is asked before anything is sent (managed_ram_negotiate()).
  * One that does not understand the section is sent what any QEMU sends.
@@ -26,6 +27,7 @@
 #include "io/channel-tls.h"
 #include "migration/managed-ram.h"
 #include "migration/managed-ram-internal.h"
+#include "migration/managed-ram-owner.h"
 #include "migration/managed-ram-wire.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
@@ -39,7 +41,7 @@
 /* The first ping of migration_thread() */
 #define FIRST_PING 1
 #define ANSWER_RECHECK_US 1000
-#define ANSWER_TIMEOUT_MS 30000
+#define ANSWER_TIMEOUT_S 30
 
 /* atomic: written by the thread of the return path */
 static bool understood;         /* the destination says so */
@@ -48,6 +50,8 @@ static bool answered;           /* it has answered the first ping */
 static bool active;
 /* atomic: reset by the main thread, before there is a migration thread */
 static bool used;               /* by this migration, or the last one */
+/* set by the main thread, before there is a migration thread */
+static bool asks;               /* the destination is asked */
 
 static bool enabled(void)
 {
@@ -58,7 +62,6 @@ static bool enabled(void)
 static bool wanted(void)
 {
     return managed_memory_used() && enabled() &&
-           !migrate_use_compression() &&
            TARGET_PAGE_SIZE == MANAGED_RAM_PAGE_SIZE;
 }
 
@@ -71,11 +74,30 @@ static bool can_ask(MigrationState *s)
                         object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS));
 }
 
+static void fail(MigrationState *s, int ret, const char *why)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "%s", why);
+    migrate_set_error(s, err);
+    error_report_err(err);
+    qemu_file_set_error(s->to_dst_file, ret);
+}
+
 bool managed_ram_wants_return_path(MigrationState *s)
 {
+    bool left = managed_ram_owner_has_left();
+
     /* the numbers of the last migration are not this one's */
     qatomic_set(&used, false);
-    return can_ask(s);
+    asks = !left && can_ask(s);
+    if (left) {
+        /* what is left of it here cannot be sent once more */
+        fail(s, -EPERM, "this guest has gone to another host, which alone can "
+             "run it or send it on: quit this QEMU; or, if it has not arrived "
+             "there, have it go on here (cont)");
+    }
+    return asks;
 }
 
 static bool waits_for_answer(MigrationState *s)
@@ -85,29 +107,20 @@ static bool waits_for_answer(MigrationState *s)
            !qemu_file_get_error(s->to_dst_file);
 }
 
-static void give_up(MigrationState *s)
-{
-    Error *err = NULL;
-
-    error_setg(&err, "the destination has not answered within %d s; if it is "
-               "none that could, switch migration capability managed-ram off",
-               ANSWER_TIMEOUT_MS / 1000);
-    migrate_set_error(s, err);
-    error_free(err);
-    qemu_file_set_error(s->to_dst_file, -ETIMEDOUT);
-}
-
 void managed_ram_negotiate(MigrationState *s)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_TIMEOUT_MS;
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                  ANSWER_TIMEOUT_S * 1000;
 
-    if (!can_ask(s)) {
+    if (!asks) {
         return;
     }
     qemu_fflush(s->to_dst_file);
     while (waits_for_answer(s)) {
         if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) >= end) {
-            give_up(s);
+            fail(s, -ETIMEDOUT, "the destination has not answered within "
+                 stringify(ANSWER_TIMEOUT_S) " s; if it is none that could, "
+                 "switch migration capability managed-ram off");
         }
         g_usleep(ANSWER_RECHECK_US);
     }
@@ -117,7 +130,8 @@ void managed_ram_negotiate(MigrationState *s)
 
 void managed_ram_close_return_path(MigrationState *s)
 {
-    if (s->rp_state.rp_thread_created && managed_memory_used()) {
+    /* the memory may have been detached meanwhile */
+    if (s->rp_state.rp_thread_created && asks) {
         WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
             if (s->rp_state.from_dst_file) {
                 qemu_file_shutdown(s->rp_state.from_dst_file);

@@ -28,6 +28,9 @@ bool managed_memory_shared_file(MmSharedFile *file);
  */
 bool managed_memory_seed(const void *host, uint64_t *seed);
 
+/** managed_memory_encrypted: what leaves memory is; any thread. */
+bool managed_memory_encrypted(void);
+
 /**
  * managed_memory_pin: where are pages in that file?
  *
