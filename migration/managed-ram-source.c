@@ -399,8 +399,12 @@ static bool any_swapped(const Window *w)
 
 static bool has_place(const Window *w, unsigned i)
 {
+    const MmPlace *place = &source.places[i];
+
+    /* its tiers may have changed since the file was told of */
     return i < w->nr && test_bit(i, w->claimed) &&
-           w->look[i] == MM_LOOK_SWAPPED && source.places[i].known;
+           w->look[i] == MM_LOOK_SWAPPED && place->known &&
+           place->tier == source.hello.file.tier;
 }
 
 static void send_places(const Window *w)
