@@ -481,10 +481,13 @@ static void do_window(QEMUFile *f, Window *w)
     }
 }
 
-/* Of @nr pages from @page on, of which the first one is */
+/*
+ * Of @nr pages from @page on, of which the first one is, unless the balloon has
+ * just been told that it is free
+ */
 static unsigned last_dirty(const RAMBlock *rb, uint64_t page, unsigned nr)
 {
-    while (!test_bit(page + nr - 1, rb->bmap)) {
+    while (nr > 1 && !test_bit(page + nr - 1, rb->bmap)) {
         nr--;
     }
     return nr - 1;
