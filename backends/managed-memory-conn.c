@@ -63,13 +63,11 @@ static struct {
     ManagedConnState state;
     uint64_t epoch;
     int sock;
-    bool resume_stale;          /* a region has gone during the hand-over */
+    bool resume_stale;          /* what is being handed over is not so now */
     int64_t lost_at_ms;
     unsigned lost;
     uint64_t stall_last_ms;
     uint64_t stall_total_ms;
-
-    /* atomic */
     bool pinned;                /* see managed_conn_set_pinned() */
 } conn = {
     .sock = -1,
@@ -191,7 +189,11 @@ void managed_conn_info(ManagedConnInfo *info)
 
 void managed_conn_set_pinned(bool pinned)
 {
-    qatomic_set(&conn.pinned, pinned);
+    QEMU_LOCK_GUARD(&conn.lock);
+
+    /* PIN tells whoever gets it; of UNPIN only one that serves can be told */
+    conn.resume_stale |= conn.pinned && !pinned;
+    conn.pinned = pinned;
 }
 
 bool managed_conn_read_state(MmState *state)
@@ -357,7 +359,8 @@ static bool take_over(int sock, MmMsg *reply, Error **errp)
     }
     QEMU_LOCK_GUARD(&conn.lock);
     if (conn.resume_stale) {
-        error_setg(errp, "memory was unplugged during the hand-over");
+        error_setg(errp, "memory was unplugged, or a migration has ended, "
+                   "during the hand-over");
         return false;
     }
     if (dup3(reply->fds[MM_HELLO_FD_KICK], conn.kick, O_CLOEXEC) < 0) {
@@ -380,12 +383,12 @@ static bool resume(MmMsg *reply, Error **errp)
     ManagedResume what = { .fds = conn.fds, .kick = conn.kick,
                            .holds = conn.holds,
                            .lost_ns = conn.lost_at_ms * SCALE_MS,
-                           .pinned = qatomic_read(&conn.pinned),
                            .key = conn.encrypted ? &conn.key : NULL };
     int sock;
 
     WITH_QEMU_LOCK_GUARD(&conn.lock) {
         conn.resume_stale = false;
+        what.pinned = conn.pinned;
         set_state_locked(MANAGED_CONN_RESUMING);
     }
     memcpy(what.uuid, conn.uuid, sizeof(what.uuid));
