@@ -202,8 +202,9 @@ static bool check_version(const MmMsg *reply, Error **errp)
     return true;
 }
 
-static bool wait_reply(int sock, int timeout_ms, MmMsgType want, MmMsg *reply,
-                       void (*on_message)(MmMsg *msg), Error **errp)
+/* Returns 0, -EAGAIN if the manager has ended, or another error. */
+static int wait_reply(int sock, int timeout_ms, MmMsgType want, MmMsg *reply,
+                      void (*on_message)(MmMsg *msg), Error **errp)
 {
     int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + timeout_ms;
 
@@ -214,20 +215,20 @@ static bool wait_reply(int sock, int timeout_ms, MmMsgType want, MmMsg *reply,
         if (ret == 0 || ret == -ECONNRESET) {
             error_setg(errp, "the memory manager has closed the connection; "
                        "its log says why");
-            return false;
+            return -EAGAIN;
         }
         if (ret == -ETIMEDOUT) {
             error_setg(errp, "the memory manager has accepted the connection "
                        "but did not answer within %d ms", timeout_ms);
-            return false;
+            return ret;
         }
         if (ret < 0) {
             error_setg_errno(errp, -ret, "bad answer from the memory manager");
-            return false;
+            return -EPROTO;
         }
         if (!on_message || (reply->hdr.type != MM_MSG_HOLD &&
                             reply->hdr.type != MM_MSG_EVENT)) {
-            return check_reply(reply, want, errp);
+            return check_reply(reply, want, errp) ? 0 : -EREMOTEIO;
         }
         on_message(reply);
         mm_msg_clear(reply);
@@ -264,8 +265,8 @@ int managed_attach(const char *path, const ManagedResume *resume,
         ret = send_resume(sock, resume);
     }
     /* The reason may have come back before the peer hung up: read first. */
-    if (!wait_reply(sock, ret < 0 ? 0 : timeout, MM_MSG_HELLO_REPLY, reply,
-                    on_message, errp) || !check_version(reply, errp)) {
+    if (wait_reply(sock, ret < 0 ? 0 : timeout, MM_MSG_HELLO_REPLY, reply,
+                   on_message, errp) < 0 || !check_version(reply, errp)) {
         if (resume) {
             managed_wait_gone(sock, reply, on_message);
         }
@@ -281,16 +282,15 @@ int managed_attach_handover(const char *path, const MmMsgHandover *request,
 {
     int sock = connect_socket(path, errp);
     int ret;
-    bool ok;
 
     if (sock < 0) {
-        return -EAGAIN;
+        return -ECONNREFUSED;
     }
     ret = mm_msg_send(sock, MM_MSG_HANDOVER, 1, request, sizeof(*request),
                       NULL, 0);
-    ok = wait_reply(sock, ret < 0 ? 0 : timeout_ms, want, reply, NULL, errp);
+    ret = wait_reply(sock, ret < 0 ? 0 : timeout_ms, want, reply, NULL, errp);
     close(sock);
-    return ok ? 0 : -EREMOTEIO;
+    return ret;
 }
 
 bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
@@ -298,7 +298,7 @@ bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
 {
     int ret = mm_msg_send(sock, MM_MSG_KEY, 1, key, sizeof(*key), NULL, 0);
     bool ok = wait_reply(sock, ret < 0 ? 0 : MANAGED_HELLO_TIMEOUT_MS,
-                         MM_MSG_OK, reply, on_message, errp);
+                         MM_MSG_OK, reply, on_message, errp) == 0;
 
     mm_msg_clear(reply);
     return ok;

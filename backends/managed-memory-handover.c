@@ -175,10 +175,18 @@ void managed_memory_set_wake_blocks(const void *host, unsigned nr,
 
 /* ---- the file ---- */
 
-bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
-                          Error **errp)
+/* It has not begun, or its end has interrupted what can be done again. */
+static bool may_ask_again(const MmMsgHandover *request, int ret)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RESTART_MS;
+    return ret == -ECONNREFUSED ||
+           (ret == -EAGAIN && request->op != MM_HANDOVER_LEND);
+}
+
+/* Returns what managed_attach_handover() has returned last. */
+static int ask_manager(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
+                       Error **errp)
+{
+    int64_t now, end = 0;
     ManagedConnInfo info;
     Error *err = NULL;
     int ret;
@@ -191,7 +199,9 @@ bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
         ret = managed_attach_handover(info.path, request, ANSWER_MS, want,
                                       reply, &err);
         mm_msg_clear(reply);
-        if (ret != -EAGAIN || qemu_clock_get_ms(QEMU_CLOCK_REALTIME) >= end) {
+        now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+        end = end ?: now + RESTART_MS;
+        if (!may_ask_again(request, ret) || now >= end) {
             break;
         }
         error_free(err);
@@ -200,7 +210,13 @@ bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
     }
     error_propagate(errp, err);
     g_free(info.path);
-    return ret == 0;
+    return ret;
+}
+
+bool managed_handover_ask(MmMsgHandover *request, MmMsgType want, MmMsg *reply,
+                          Error **errp)
+{
+    return ask_manager(request, want, reply, errp) == 0;
 }
 
 /*

@@ -325,7 +325,8 @@ bool managed_attach_key(int sock, const MmMsgKey *key, MmMsg *reply,
  * @want: the expected answer
  * @reply: filled in
  *
- * Returns 0, -EAGAIN if there is no manager, or -EREMOTEIO.
+ * Returns 0, -ECONNREFUSED if there is no manager, -EAGAIN if it has ended and
+ * may have done it, or another error.
  */
 int managed_attach_handover(const char *path, const MmMsgHandover *request,
                             int timeout_ms, MmMsgType want, MmMsg *reply,

@@ -279,10 +279,6 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
         error_setg(errp, "the VM's file is not its own to be released");
         return false;
     }
-    if (claim && mm_shared_is_ours(tier->conf.file)) {
-        answer(sock, seq, NULL, MM_MSG_OK, NULL, 0);
-        return true;
-    }
     r = g_new(MmRenaming, 1);
     *r = (MmRenaming) {
         .mgr = vm->mgr, .sock = sock, .seq = seq,

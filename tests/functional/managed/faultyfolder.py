@@ -89,8 +89,12 @@ class Server:
         while True:
             ready = select.select([self._device, commands], [], [])[0]
             if commands in ready:
-                self._command(*commands.readline().split())
-                print("done", flush=True)
+                words = commands.readline().split()
+                if words == ["count"]:
+                    print(len(self._held), flush=True)
+                else:
+                    self._command(*words)
+                    print("done", flush=True)
             if self._device in ready and not self._serve():
                 return
 
@@ -298,10 +302,18 @@ class FaultyFolder:
         """These are not answered, as long as they are among them."""
         self._tell("hanging", *kinds)
 
+    def held(self):
+        """How many requests hang because of that"""
+        self._say("count")
+        return int(self._process.stdout.readline())
+
     def _tell(self, *words):
+        self._say(*words)
+        self._wait_done()
+
+    def _say(self, *words):
         self._process.stdin.write(" ".join(words) + "\n")
         self._process.stdin.flush()
-        self._wait_done()
 
     def _wait_done(self):
         assert self._process.stdout.readline() == "done\n", "no such folder"
