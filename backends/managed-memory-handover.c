@@ -319,12 +319,51 @@ bool managed_memory_adopt(void *host, unsigned nr, uint64_t seed,
     return ok;
 }
 
+/* Until a pager serves; once it answers it has told the manager, too. */
+static void wait_served(void)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ANSWER_MS;
+    bool has, proven;
+
+    while (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end &&
+           !(managed_conn_wait(ANSWER_MS) && look_for_tier(0, &has, &proven))) {
+        g_usleep(LOOK_MS * 1000);
+    }
+}
+
+/*
+ * The manager gives a VM another pager, so it needs one that serves.  Returns 0
+ * or -errno; @epoch: of the pager that is going to be replaced.
+ */
+static int ask_to_lend(MmMsgHandover *request, MmMsg *reply, uint64_t *epoch,
+                       Error **errp)
+{
+    unsigned tries = 0;
+    Error *err = NULL;
+    int ret;
+
+    for (;;) {
+        wait_served();
+        *epoch = managed_conn_epoch();
+        ret = ask_manager(request, MM_MSG_AMOUNT, reply, &err);
+        if (ret != -EREMOTEIO || *epoch == managed_conn_epoch() ||
+            tries++ == ADOPT_TRIES) {
+            break;
+        }
+        /* it has died meanwhile */
+        error_free(err);
+        err = NULL;
+    }
+    error_propagate(errp, err);
+    return ret;
+}
+
 bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
                          Error **errp)
 {
     MmMsgHandover request = { .op = MM_HANDOVER_LEND };
     g_autofree MmMsg *reply = g_new0(MmMsg, 1);
-    uint64_t epoch = managed_conn_epoch(), number;
+    uint64_t epoch, number;
 
     memcpy(request.storage, file->storage, sizeof(request.storage));
     memcpy(request.file_id, file->id, sizeof(request.file_id));
@@ -337,7 +376,7 @@ bool managed_memory_lend(const MmSharedFile *file, unsigned *tier,
                    "managed-ram off");
         return false;
     }
-    if (!managed_handover_ask(&request, MM_MSG_AMOUNT, reply, errp)) {
+    if (ask_to_lend(&request, reply, &epoch, errp) < 0) {
         return false;
     }
     number = ((const MmMsgAmount *)reply->payload)->value;
