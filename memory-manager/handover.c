@@ -41,7 +41,9 @@ typedef struct MmRenaming {
     uint8_t vm[MM_UUID_LEN];    /* which may be gone when it ends */
     uint8_t file_id[MM_UUID_LEN];
     bool claim;                 /* or release */
+    bool lent;                  /* by another host */
     bool back;                  /* a release that is not wanted any more */
+    bool left;                  /* by a VM that has ended, for the other host */
     int sock;                   /* -1: nobody waits */
     uint64_t seq;
     char *dir;
@@ -151,12 +153,16 @@ static void renaming_thread(QIOTask *task, gpointer opaque)
     r->ret = rename_it(r);
 }
 
+/* NULL if its QEMU has ended, though the VM may still be there. */
 static MmRecordTier *tier_of(const MmRenaming *r, MmVM **vm)
 {
     uint32_t i;
 
     *vm = mm_vm_by_uuid(r->mgr, r->vm);
-    for (i = 0; *vm && i < (*vm)->rec.nr_tiers; i++) {
+    if (!*vm || (*vm)->state == MANAGEDVM_STATE_CLOSING) {
+        return NULL;
+    }
+    for (i = 0; i < (*vm)->rec.nr_tiers; i++) {
         if (!memcmp((*vm)->rec.tiers[i].conf.file_id, r->file_id,
                     MM_UUID_LEN)) {
             return &(*vm)->rec.tiers[i];
@@ -167,20 +173,24 @@ static MmRecordTier *tier_of(const MmRenaming *r, MmVM **vm)
 
 static void renamed(QIOTask *task, gpointer opaque);
 
+/* @vm: whose it is, or NULL */
 static void start_renaming(MmVM *vm, MmRenaming *r)
 {
-    vm->renaming = r;
+    if (vm) {
+        vm->renaming = r;
+    }
     qio_task_run_in_thread(qio_task_new(object_get_root(), renamed, r, NULL),
                            renaming_thread, r, NULL, NULL);
 }
 
-/* @r has released it. */
-static void claim_back(MmVM *vm, const MmRenaming *r)
+/* What @r has done is undone. */
+static void rename_back(MmVM *vm, const MmRenaming *r)
 {
     MmRenaming *back = g_new(MmRenaming, 1);
 
     *back = *r;
-    back->claim = true;
+    back->claim = !r->claim;
+    back->left = !vm;
     back->back = false;
     back->sock = -1;
     back->dir = g_strdup(r->dir);
@@ -189,7 +199,11 @@ static void claim_back(MmVM *vm, const MmRenaming *r)
     start_renaming(vm, back);
 }
 
-/* The VM may have ended meanwhile: then what it would own is removed. */
+/*
+ * The VM may have ended meanwhile.  If it has only come here, its guest has not
+ * run, and is the other host's if that still has it.  Else what it would own is
+ * removed.
+ */
 static void renamed(QIOTask *task, gpointer opaque)
 {
     MmRenaming *r = opaque;
@@ -210,9 +224,12 @@ static void renamed(QIOTask *task, gpointer opaque)
         mm_record_write(vm->record_path, &vm->rec, &err);
         mm_vm_tiers_step(vm);
         if (r->back) {
-            claim_back(vm, r);
+            rename_back(vm, r);
         }
-    } else {
+    } else if (r->claim && r->lent) {
+        rename_back(NULL, r);
+        error_setg(&err, "the VM has ended");
+    } else if (!r->left) {
         /* nobody can claim it: what its QEMU sent has not come to its end */
         mm_shared_remove_named(r->dir, r->to);
         error_setg(&err, "the VM has ended");
@@ -282,7 +299,7 @@ static bool begin_renaming(MmVM *vm, int sock, uint64_t seq,
     r = g_new(MmRenaming, 1);
     *r = (MmRenaming) {
         .mgr = vm->mgr, .sock = sock, .seq = seq,
-        .dir = g_strdup(tier->path), .claim = claim,
+        .dir = g_strdup(tier->path), .claim = claim, .lent = tier->conf.lent,
     };
     memcpy(r->file_id, request->file_id, sizeof(r->file_id));
     memcpy(r->vm, vm->rec.uuid, sizeof(r->vm));
