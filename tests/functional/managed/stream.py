@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+import time
 
 SECTION = b"\x0bmanaged-ram"
 # After the name: instance and version
@@ -103,7 +104,8 @@ class Recorder:
         self._pairs.append((source, destination))
         destination.connect(self._destination)
         for ends, take in (
-                ((source, destination), self._said if first else bytes),
+                ((source, destination),
+                 self._said if first else self._said_beside),
                 ((destination, source), self._answered if first else bytes)):
             self._threads.append(threading.Thread(target=self._pass_on,
                                                   args=(*ends, take)))
@@ -112,6 +114,10 @@ class Recorder:
     def _said(self, data):
         """What the destination gets of what the source says."""
         self.stream += data
+        return data
+
+    def _said_beside(self, data):
+        """The same of further connections."""
         return data
 
     def _answered(self, data):
@@ -182,13 +188,16 @@ class Gate(Recorder):
     said, answered   a Valve each; the latter is for the destination's answers
     """
 
-    def __init__(self, path, destination, limit=None, then="cut"):
+    # pylint: disable=too-many-arguments
+    def __init__(self, path, destination, limit=None, then="cut", lag=0):
         """
         limit   of the stream so far, how much of it comes through, or None
         then    what is done with the rest: "cut" or "hold"
+        lag     seconds by which what comes beside the stream is later
         """
         self._limit = limit
         self._cuts = then == "cut"
+        self._lag = lag
         self.said = Valve()
         self.answered = Valve()
         super().__init__(path, destination)
@@ -230,6 +239,10 @@ class Gate(Recorder):
                 return b""
             self.said.hold()
         return self.said.take(data)
+
+    def _said_beside(self, data):
+        time.sleep(self._lag)
+        return data
 
     def _answered(self, data):
         return self.answered.take(data)
