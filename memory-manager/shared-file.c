@@ -111,9 +111,12 @@ bool mm_shared_identify(MmTierConf *tier, Error **errp)
         error_setg_errno(errp, -ret, "tier '%s': cannot tell which storage %s "
                          "is on by %s in it", tier->name, tier->path,
                          STORAGE_NAME);
-        error_append_hint(errp, "The file holds a UUID, by which hosts know "
-                          "that they see the same storage. If no VM uses it, "
-                          "remove the file to have another one made.\n");
+        error_append_hint(errp, ret == -EINVAL
+                          ? "The file holds a UUID, by which hosts know that "
+                            "they see the same storage. If no VM uses it, "
+                            "remove the file to have another one made.\n"
+                          : "The manager has to be able to write to the "
+                            "folder: by NFS, that takes no_root_squash.\n");
         return false;
     }
     memcpy(tier->storage, uuid.data, sizeof(tier->storage));

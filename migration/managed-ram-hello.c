@@ -127,10 +127,15 @@ static bool check_blocks(const ManagedRamHello *hello, Error **errp)
         const ManagedRamBlock *block = &hello->blocks[i];
         RAMBlock *rb = qemu_ram_block_by_name(block->name);
 
-        if (!rb || ramblock_is_ignored(rb) || rb->used_length != block->size) {
-            error_setg(errp, "block '%s' has 0x%" PRIx64 " bytes at the "
-                       "source, 0x%" PRIx64 " here", block->name, block->size,
-                       rb ? (uint64_t)rb->used_length : 0);
+        if (!rb || ramblock_is_ignored(rb)) {
+            error_setg(errp, "there is no memory named '%s' here: give it the "
+                       "same id as at the source", block->name);
+            return false;
+        }
+        if (rb->used_length != block->size) {
+            error_setg(errp, "memory '%s' has %" PRIu64 " bytes at the source, "
+                       "%" PRIu64 " here: give both the same",
+                       block->name, block->size, (uint64_t)rb->used_length);
             return false;
         }
     }
