@@ -59,6 +59,9 @@ uint8_t *managed_ram_host(const ManagedRamBlock *block);
 /** managed_ram_forget: free what it owns. */
 void managed_ram_forget(ManagedRamHello *hello);
 
+/** managed_ram_refuse: tell the source why; before the destination fails. */
+void managed_ram_refuse(const char *why);
+
 /* Of SaveVMHandlers: in the migration thread, complete under the BQL */
 int managed_ram_save_setup(QEMUFile *f, void *opaque);
 int managed_ram_save_iterate(QEMUFile *f, void *opaque);

@@ -242,6 +242,7 @@ int managed_ram_load_state(QEMUFile *f, void *opaque, int version_id)
     /* what ram brings after it is newer, and the guest may run then */
     managed_memory_store_flush();
     if (ret < 0) {
+        managed_ram_refuse(error_get_pretty(err));
         error_reportf_err(err, "managed memory cannot be loaded: ");
         return -EINVAL;
     }

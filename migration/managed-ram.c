@@ -20,6 +20,8 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/ctype.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
 #include "exec/ram_addr.h"
@@ -38,6 +40,11 @@
 
 /* The pong of a destination that understands the section: "MMR", version */
 #define PONG_UNDERSTOOD (0x4d4d5200 | MANAGED_RAM_VERSION)
+/* Pongs in which a destination says why it refuses: three bytes of text each */
+#define PONG_TEXT 'E'
+#define TEXT_MAX 1000
+/* So that the source has read it before the connection ends */
+#define TEXT_MS 200
 /* The first ping of migration_thread() */
 #define FIRST_PING 1
 #define ANSWER_RECHECK_US 1000
@@ -46,6 +53,9 @@
 /* atomic: written by the thread of the return path */
 static bool understood;         /* the destination says so */
 static bool answered;           /* it has answered the first ping */
+/* of the thread of the return path: what the destination has said so far */
+static char refusal[TEXT_MAX + 1];
+static unsigned refusal_len;
 /* atomic: written by the migration thread */
 static bool active;
 /* atomic: reset by the main thread, before there is a migration thread */
@@ -90,6 +100,7 @@ bool managed_ram_wants_return_path(MigrationState *s)
 
     /* the numbers of the last migration are not this one's */
     qatomic_set(&used, false);
+    refusal_len = 0;
     asks = !left && can_ask(s);
     if (left) {
         /* what is left of it here cannot be sent once more */
@@ -145,9 +156,60 @@ void managed_ram_close_return_path(MigrationState *s)
     qatomic_set(&understood, false);
 }
 
+/* Returns whether that was all. */
+static bool hear_refusal(uint32_t value)
+{
+    int shift;
+
+    for (shift = 16; shift >= 0; shift -= 8) {
+        char c = value >> shift;
+
+        if (!c || refusal_len == TEXT_MAX) {
+            refusal[refusal_len] = '\0';
+            return true;
+        }
+        refusal[refusal_len++] = qemu_isprint(c) ? c : '?';
+    }
+    return false;
+}
+
+static void report_refusal(void)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "the destination refuses this guest: %s", refusal);
+    migrate_set_error(migrate_get_current(), err);
+    error_report_err(err);
+    refusal_len = 0;
+}
+
+void managed_ram_refuse(const char *why)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    size_t len = MIN(strlen(why), TEXT_MAX), i;
+
+    if (!mis->to_src_file) {
+        return;
+    }
+    for (i = 0; i <= len; i += 3) {
+        uint32_t value = PONG_TEXT << 24;
+        unsigned k;
+
+        for (k = 0; k < 3 && i + k < len; k++) {
+            value |= (uint32_t)(uint8_t)why[i + k] << (16 - 8 * k);
+        }
+        migrate_send_rp_pong(mis, value);
+    }
+    g_usleep(TEXT_MS * 1000);
+}
+
 void managed_ram_pong(uint32_t value)
 {
-    if (value == PONG_UNDERSTOOD) {
+    if (value >> 24 == PONG_TEXT) {
+        if (hear_refusal(value)) {
+            report_refusal();
+        }
+    } else if (value == PONG_UNDERSTOOD) {
         qatomic_set(&understood, true);
     } else if (value == FIRST_PING) {
         qatomic_store_release(&answered, true);
