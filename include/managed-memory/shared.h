@@ -24,7 +24,7 @@
 #define MM_STATE_MAGIC 0x514d4d53   /* "QMMS" */
 #define MM_MAP_MAGIC   0x514d4d50   /* "QMMP" */
 #define MM_TIER_MAGIC  0x514d4d54   /* "QMMT" */
-#define MM_LAYOUT_VERSION 8
+#define MM_LAYOUT_VERSION 9
 
 /* Ties a memfd or a tier file to one VM; checked when it comes back. */
 typedef struct MmIdentity {
@@ -45,6 +45,18 @@ typedef struct MmSharedFile {
     uint64_t epoch;             /* of the migration that it is lent for, or 0 */
 } MmSharedFile;
 
+/* Consecutive places in a tier */
+typedef struct MmPlaceRange {
+    uint32_t tier;              /* its number */
+    uint32_t nr;                /* 0: none */
+    uint64_t place;             /* the first one */
+} MmPlaceRange;
+
+/* Stores that can be under way at once. */
+#define MM_STORING 16
+/* Stores whose places are kept although they have failed. */
+#define MM_QUARANTINE 64
+
 typedef struct MmState {
     MmIdentity id;
     char name[MM_NAME_LEN];
@@ -55,8 +67,10 @@ typedef struct MmState {
     uint32_t encrypted;         /* 1: the VM has a key, and hands it back */
     uint64_t epoch;             /* counts the pagers that have served */
     uint32_t pinned;            /* 1: there are places that must be kept */
-    uint32_t pad;
+    uint32_t quarantine_next;   /* the oldest one */
     MmSharedFile shared;        /* of this VM, where PIN finds places */
+    MmPlaceRange storing[MM_STORING];       /* see pager/reclaim/quarantine.h */
+    MmPlaceRange quarantine[MM_QUARANTINE];
     MmStats stats;
 } MmState;
 

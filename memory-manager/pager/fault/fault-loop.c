@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include "qapi/error.h"
+#include "../reclaim/quarantine.h"
 #include "../reclaim/reclaim.h"
 #include "../region.h"
 #include "../test-hooks.h"
@@ -270,6 +271,7 @@ static void claim_places(MmVM *vm)
             mm_region_claim_places(vm, vm->regions[i]);
         }
     }
+    mm_quarantine_resume(vm);
     qatomic_set(&vm->limit.blind, true);
     mm_vm_places_known(vm);
 }

@@ -46,6 +46,7 @@ typedef struct MmBatch {
     uint8_t *buf;               /* MM_TIER_IO_PAGES pages of the arena */
     uint8_t *gather;            /* as many */
     bool moving;                /* from a tier, not from memory */
+    unsigned slot;              /* of its stores: reclaim/quarantine.h */
 
     /* reclaim/huge-out.c */
     bool of_unit;               /* a part of the huge page on its way out */
@@ -64,6 +65,7 @@ typedef struct MmBatch {
     unsigned next;              /* piece that it is offered next */
     bool last_resort;           /* tiers that drain are tried, too */
     bool storing;               /* a transfer is under way */
+    bool trial;                 /* only to find out whether the tier works */
     bool hangs;                 /* and has been for too long */
     MmTransfer transfer;
     unsigned run_nr;            /* pieces in it */
@@ -93,6 +95,7 @@ typedef struct MmTierHealth {
     bool failing;               /* and an event has said so */
     unsigned hanging;           /* stores that take too long */
     int write_error;            /* of the last store that failed, or 0 */
+    uint64_t trials;            /* stores begun since, while none has worked */
     uint64_t failed_ns;         /* when that was */
     bool works;                 /* a store has worked since then */
     uint64_t rest_until_ns;     /* not tried before */

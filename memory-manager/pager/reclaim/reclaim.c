@@ -347,8 +347,9 @@ static void *reclaim_thread(void *opaque)
     }
 }
 
-static void set_up_batch(MmBatch *b, uint8_t **arena)
+static void set_up_batch(MmBatch *b, unsigned slot, uint8_t **arena)
 {
+    b->slot = slot;
     b->buf = *arena;
     b->gather = b->buf + MM_TIER_IO_PAGES * MM_PAGE_SIZE;
     *arena = b->gather + MM_TIER_IO_PAGES * MM_PAGE_SIZE;
@@ -359,9 +360,10 @@ static void set_up_batches(MmReclaim *r, uint8_t *arena)
     unsigned i;
 
     for (i = 0; i < ARRAY_SIZE(r->batches); i++) {
-        set_up_batch(&r->batches[i], &arena);
+        set_up_batch(&r->batches[i], i, &arena);
     }
-    set_up_batch(&r->move.batch, &arena);
+    QEMU_BUILD_BUG_ON(ARRAY_SIZE(r->batches) >= MM_STORING);
+    set_up_batch(&r->move.batch, i, &arena);
     r->move.batch.moving = true;
     r->identities = arena;
 }

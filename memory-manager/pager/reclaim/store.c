@@ -9,8 +9,10 @@
  * fails is left alone for a while, unless it is the last.
  */
 #include "qemu/osdep.h"
+#include "qemu/host-utils.h"
 #include "../fault/fault.h"
 #include "../test-hooks.h"
+#include "quarantine.h"
 #include "reclaim-internal.h"
 
 /* A store that takes longer is taken for a tier that hangs. */
@@ -65,6 +67,7 @@ static void failed(MmReclaim *r, unsigned t, int err)
         return;
     }
     health->failing = true;
+    health->trials = 0;
     mm_vm_io_failing(r->vm, MM_IO_WRITE(t), true);
     mm_vm_event(r->vm, MM_EVENT_IO_ERROR, UINT32_MAX, err,
                 "tier '%s' cannot be written: %s; pages %s",
@@ -215,22 +218,13 @@ static void hang(MmReclaim *r, MmBatch *b, bool hangs)
     }
 }
 
-static void run_stored(MmReclaim *r, MmTransfer *transfer)
+/* The pieces of the run have their places. */
+static void take_places(MmReclaim *r, MmBatch *b)
 {
-    MmBatch *b = container_of(transfer, MmBatch, transfer);
-    MmTier *tier = r->vm->tiers[b->tier];
-    MmTierIO *io = &transfer->io;
+    const MmTier *tier = r->vm->tiers[b->tier];
+    const MmTierIO *io = &b->transfer.io;
     unsigned i;
 
-    hang(r, b, false);
-    b->storing = false;
-    if (io->ret < 0) {
-        tier->ops->free(tier, io->place, io->nr_pages);
-        MM_STAT_ADD(r->vm, write_errors, 1);
-        refused(r, b, -io->ret);
-        return;
-    }
-    worked(r, b->tier);
     for (i = 0; i < io->nr_pages; i++) {
         b->run[i]->stored = mm_entry_at(b->run[i]->base,
                                         MM_TIER_FIRST + tier->number,
@@ -244,6 +238,71 @@ static void run_stored(MmReclaim *r, MmTransfer *transfer)
                 io->nr_pages * MM_PAGE_SIZE);
 }
 
+static bool no_space(int err)
+{
+    return err == ENOSPC || err == EDQUOT;
+}
+
+/*
+ * Will a store that has failed never be carried out?  One that was refused, but
+ * not if others fail: it may be in parts, on the way.
+ */
+static bool was_refused(const MmReclaim *r, const MmBatch *b)
+{
+    const MmTierHealth *health = &r->health[b->tier];
+
+    return no_space(-b->transfer.io.ret) &&
+           (!health->failing || no_space(health->write_error));
+}
+
+static void run_stored(MmReclaim *r, MmTransfer *transfer)
+{
+    MmBatch *b = container_of(transfer, MmBatch, transfer);
+    MmTierIO *io = &transfer->io;
+
+    hang(r, b, false);
+    b->storing = false;
+    mm_quarantine_end(r->vm, b->slot, r->vm->tiers[b->tier], io,
+                      was_refused(r, b));
+    if (io->ret < 0) {
+        MM_STAT_ADD(r->vm, write_errors, 1);
+        refused(r, b, -io->ret);
+        return;
+    }
+    worked(r, b->tier);
+    if (b->trial) {
+        b->next = b->run[0] - b->p;     /* and now for good */
+    } else {
+        take_places(r, b);
+    }
+}
+
+/*
+ * As alloc().  One that fails is tried with places that are not used, but for
+ * the first, second, fourth, eighth ... time.
+ */
+static int find_places(MmReclaim *r, MmBatch *b)
+{
+    MmTierHealth *health = &r->health[b->tier];
+    MmTierQueue *queue = r->queues[b->tier];
+    MmTierIO *io = &b->transfer.io;
+    int ret;
+
+    io->nr_pages = b->run_nr;
+    b->trial = health->failing && !health->works &&
+               !no_space(health->write_error) &&
+               !is_power_of_2(++health->trials) &&
+               mm_quarantine_find(r->vm, queue->tier, health->trials, io);
+    if (b->trial) {
+        return 0;
+    }
+    do {
+        io->nr_pages = b->run_nr;
+        ret = queue->ops->alloc(queue, io);
+    } while (ret == -ENOSPC && mm_quarantine_give_up(r->vm, queue->tier));
+    return ret;
+}
+
 /* Offer a run to the tier whose turn it is. */
 static void store_run(MmReclaim *r, MmBatch *b)
 {
@@ -253,8 +312,7 @@ static void store_run(MmReclaim *r, MmBatch *b)
 
     io->store = true;
     io->moving = b->moving;
-    io->nr_pages = b->run_nr;
-    ret = queue->ops->alloc(queue, io);
+    ret = find_places(r, b);
     if (ret == -E2BIG) {
         return;
     }
@@ -263,6 +321,7 @@ static void store_run(MmReclaim *r, MmBatch *b)
         return;
     }
     b->storing = true;
+    mm_quarantine_begin(r->vm, b->slot, queue->tier, io);
     mm_reclaim_transfer(r, queue, &b->transfer, run_stored);
     mm_queue_flush(queue);
     if (queue->tier->ops->immediate) {

@@ -79,7 +79,8 @@ unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first)
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
     Search s = { .want = nr, .runs_left = SEARCH_RUNS };
 
-    if (slots->nr_used + slots->nr_kept == slots->nr_slots) {
+    if (slots->nr_used + slots->nr_kept + slots->nr_withdrawn ==
+        slots->nr_slots) {
         return 0;
     }
     search(slots, &s, slots->hint);
@@ -96,9 +97,8 @@ unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first)
     return s.best_len;
 }
 
-void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr)
+static void free_locked(MmSlotAlloc *slots, uint64_t first, unsigned nr)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
     uint64_t slot;
 
     assert(first + nr <= slots->nr_slots);
@@ -116,6 +116,33 @@ void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr)
             clear_bit(slot, slots->used);
         }
     }
+}
+
+void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    free_locked(slots, first, nr);
+}
+
+void mm_slots_withdraw(MmSlotAlloc *slots, uint64_t first, unsigned nr)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    assert(find_next_zero_bit(slots->used, first + nr, first) == first + nr);
+    assert(nr <= slots->nr_used);
+    slots->nr_used -= nr;
+    slots->nr_withdrawn += nr;
+}
+
+void mm_slots_readmit(MmSlotAlloc *slots, uint64_t first, unsigned nr)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&slots->lock);
+
+    assert(nr <= slots->nr_withdrawn);
+    slots->nr_withdrawn -= nr;
+    slots->nr_used += nr;
+    free_locked(slots, first, nr);
 }
 
 static bool is_kept(const MmSlotAlloc *slots, uint64_t slot)

@@ -23,6 +23,7 @@ typedef struct MmSlotAlloc {
     unsigned long *pinned;      /* or NULL: none is */
     unsigned long *kept;        /* pinned and free: has its bit in used, too */
     uint64_t nr_kept;
+    uint64_t nr_withdrawn;      /* have their bits in used, too */
 } MmSlotAlloc;
 
 /** mm_slots_init: no slots yet. */
@@ -46,6 +47,16 @@ unsigned mm_slots_alloc(MmSlotAlloc *slots, unsigned nr, uint64_t *first);
 /** mm_slots_free: give @nr slots back; asserts that they are in use. */
 void mm_slots_free(MmSlotAlloc *slots, uint64_t first, unsigned nr);
 
+/**
+ * mm_slots_withdraw: @nr slots in use are not to be handed out, nor counted
+ *
+ * Nothing is in them.
+ */
+void mm_slots_withdraw(MmSlotAlloc *slots, uint64_t first, unsigned nr);
+
+/** mm_slots_readmit: slots that were withdrawn are free. */
+void mm_slots_readmit(MmSlotAlloc *slots, uint64_t first, unsigned nr);
+
 /** mm_slots_claim: take this slot; false if out of range or in use. */
 bool mm_slots_claim(MmSlotAlloc *slots, uint64_t slot);
 
@@ -62,7 +73,7 @@ void mm_slots_pin_all(MmSlotAlloc *slots);
 /** mm_slots_unpin: what was kept is free. */
 void mm_slots_unpin(MmSlotAlloc *slots);
 
-/** mm_slots_count: slots in use and slots in all. */
+/** mm_slots_count: slots in use, but for those withdrawn, and slots in all. */
 void mm_slots_count(MmSlotAlloc *slots, uint64_t *used, uint64_t *total);
 
 #endif

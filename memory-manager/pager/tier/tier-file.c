@@ -59,6 +59,7 @@ typedef struct MmTierFile {
     GMutex grow_lock;
     /* protected by grow_lock */
     uint64_t max_size;          /* bytes of slots, whole pages */
+    bool stunted;               /* it may be cut off, so it does not grow */
 
     MmSlotAlloc slots;
 } MmTierFile;
@@ -100,6 +101,22 @@ static bool has_room(const MmTierFile *file, uint64_t bytes)
 }
 
 /*
+ * What fallocate() has taken before it was refused goes back.  If it was not
+ * refused, but has failed, all may be carried out when the storage is back, as
+ * a store may (reclaim/quarantine.h): then the file may be longer than it need
+ * be, but it must not be cut off with something behind its end.
+ */
+static int give_back(MmTierFile *file, uint64_t total, int err)
+{
+    if ((err == ENOSPC || err == EDQUOT || err == EFBIG) &&
+        ftruncate(file->base.fd, (total + 1) * MM_PAGE_SIZE) < 0) {
+        file->stunted = true;
+        return -errno;
+    }
+    return -err;
+}
+
+/*
  * The tier's bytes are guest pages; slot 0 lies behind the identity page.
  * Called with grow_lock held.
  */
@@ -116,6 +133,9 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     if (bytes > max_size_locked(file)) {
         return -EFBIG;
     }
+    if (file->stunted) {
+        return -ENOSPC;
+    }
     if (file->sized) {
         mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
         return 0;
@@ -126,18 +146,10 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
     ret = TEMP_FAILURE_RETRY(fallocate(file->base.fd, 0, MM_PAGE_SIZE,
                                        bytes));
     if (ret < 0 && errno == EOPNOTSUPP && file->overcommit) {
-        /* nothing is promised, so a sparse file serves as well */
-        ret = TEMP_FAILURE_RETRY(ftruncate(file->base.fd,
-                                           MM_PAGE_SIZE + bytes));
+        ret = 0;        /* nothing is promised: writing makes it longer */
     }
     if (ret < 0) {
-        ret = -errno;
-        /* give back what it has taken before it failed */
-        if (ftruncate(file->base.fd,
-                      MM_PAGE_SIZE + total * MM_PAGE_SIZE) < 0) {
-            return -errno;
-        }
-        return ret;
+        return give_back(file, total, errno);
     }
     mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
     return 0;
@@ -248,6 +260,16 @@ int mm_tier_file_alloc(MmTierQueue *queue, MmTierIO *io)
 static void file_free(MmTier *tier, uint64_t place, unsigned nr)
 {
     mm_slots_free(&to_file(tier)->slots, place, nr);
+}
+
+static void file_withdraw(MmTier *tier, uint64_t place, unsigned nr)
+{
+    mm_slots_withdraw(&to_file(tier)->slots, place, nr);
+}
+
+static void file_readmit(MmTier *tier, uint64_t place, unsigned nr)
+{
+    mm_slots_readmit(&to_file(tier)->slots, place, nr);
 }
 
 /*
@@ -388,6 +410,8 @@ static bool file_is_own(MmTier *tier, const void *page)
     .is_own = file_is_own,                  \
     .resize = file_resize,                  \
     .free = file_free,                      \
+    .withdraw = file_withdraw,              \
+    .readmit = file_readmit,                \
     .claim = file_claim,                    \
     .settled = file_settled,                \
     .usage = file_usage,                    \

@@ -18,7 +18,8 @@
  *  T1 A place handed out is handed out again only after it has been freed.
  *  T2 What a successful store wrote, every later load of that place reads,
  *     until the place is freed; also in the next pager's process.
- *  T3 A failed or short transfer ends in io->ret < 0, never in silence.
+ *  T3 A failed or short transfer ends in io->ret < 0, never in silence; but
+ *     the medium may still carry a failed store out, at any time.
  *     Content is not checked here: checksums are the page map's.
  *  T4 Space that reserve() has promised is there: alloc() within it
  *     does not fail, nor does a store for lack of space.
@@ -139,6 +140,16 @@ typedef struct MmTierOps {
 
     /** free: take @nr consecutive places back.  Any thread. */
     void (*free)(MmTier *tier, uint64_t place, unsigned nr);
+
+    /**
+     * withdraw: @nr places in use are not to be handed out, nor counted
+     *
+     * NULL, as the next one: a tier whose stores are over when they have ended.
+     */
+    void (*withdraw)(MmTier *tier, uint64_t place, unsigned nr);
+
+    /** readmit: what was withdrawn is free. */
+    void (*readmit)(MmTier *tier, uint64_t place, unsigned nr);
 
     /**
      * claim: a place is in use, says the page map of a former pager

@@ -38,7 +38,7 @@ INIT_FLAGS = 1 << 3 | 1 << 5 | 1 << 15
 SET_MODE, SET_SIZE = 1 << 0, 1 << 3
 # What can be made to fail, in the words of fail()
 KINDS = {READ: "read", WRITE: "write", RENAME: "rename", RENAME2: "rename",
-         FALLOCATE: "write"}
+         SETATTR: "write", FALLOCATE: "write"}
 
 
 def names(data):
@@ -67,9 +67,12 @@ class Server:
         # How often the kernel has been told of each
         self._told = collections.Counter()
         self._failing = set()
+        self._late = set()
         self._hanging = set()
         # Requests that are not answered yet
         self._held = []
+        # (code, node, data) of what has been answered with an error only
+        self._owed = []
         self._calls = {
             LOOKUP: self._lookup, GETATTR: self._getattr,
             SETATTR: self._setattr, UNLINK: self._unlink,
@@ -92,6 +95,8 @@ class Server:
                 words = commands.readline().split()
                 if words == ["count"]:
                     print(len(self._held), flush=True)
+                elif words == ["pay"]:
+                    print(self._pay(), flush=True)
                 else:
                     self._command(*words)
                     print("done", flush=True)
@@ -104,6 +109,13 @@ class Server:
         held, self._held = self._held, []
         for request in held:
             self._handle(request)
+
+    def _pay(self):
+        """Carry out what is owed; how much it was."""
+        owed, self._owed = self._owed, []
+        for code, node, data in owed:
+            self._calls[code](node, data)
+        return len(owed)
 
     def _serve(self):
         """One request; False: there are no more."""
@@ -139,6 +151,9 @@ class Server:
             return errno.ENOSYS, b""
         if KINDS.get(code) in self._failing:
             return errno.EIO, b""
+        if KINDS.get(code) in self._late:
+            self._owed.append((code, node, data))
+            return errno.ENOTCONN, b""
         try:
             return 0, self._calls[code](node, data)
         except OSError as err:
@@ -297,6 +312,18 @@ class FaultyFolder:
     def fail(self, *kinds):
         """From now on these end in EIO: read, write, rename."""
         self._tell("failing", *kinds)
+
+    def fail_for_now(self, *kinds):
+        """These end in ENOTCONN, but see carry_out()."""
+        self._tell("late", *kinds)
+
+    def carry_out(self):
+        """Do what has failed for now, as a network does that has come back.
+
+        Returns how many requests these were.
+        """
+        self._say("pay")
+        return int(self._process.stdout.readline())
 
     def hang_at(self, *kinds):
         """These are not answered, as long as they are among them."""
