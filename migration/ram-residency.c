@@ -46,7 +46,8 @@
 
 /*
  * That are known of at a time: the one that is sent, the one after it, and
- * those that wait to be put back: 8 MiB, more than is on its way anywhere.
+ * those that wait to be put back: 4 MiB, more than is on its way as a rule.
+ * A guest with little in memory loses that much of it.
  */
 #define NR_WINDOWS 6
 

@@ -7,8 +7,9 @@
  * pagemap tells mapped pages from all others, mincore() those that are in
  * memory from all others, and lseek() holes from what has content.
  *
- * Private memory: pagemap has it all.  What neither is there nor is swapped
- * out has never been written to, or has been discarded.
+ * Private memory: pagemap tells what is mapped, and what is swapped out; of
+ * that, mincore() tells what is in memory all the same, as its neighbours were
+ * wanted.  What is neither has never been written to, or has been discarded.
  */
 #include "qemu/osdep.h"
 #include <linux/magic.h>
@@ -43,15 +44,18 @@ static bool read_pagemap(const ResidencyRange *range, int pagemap,
 static void look_private(const ResidencyRange *range, int pagemap,
                          Residency *found)
 {
+    size_t len = range->nr * qemu_real_host_page_size();
+    unsigned char in_memory[RESIDENCY_PAGES];
     uint64_t entries[RESIDENCY_PAGES];
     unsigned i;
 
-    if (!read_pagemap(range, pagemap, entries)) {
+    if (!read_pagemap(range, pagemap, entries) ||
+        mincore(range->host, len, in_memory) < 0) {
         return;
     }
     for (i = 0; i < range->nr; i++) {
         if (entries[i] & PAGEMAP_SWAPPED) {
-            set_bit(i, found->swapped);
+            set_bit(i, in_memory[i] & 1 ? found->unmapped : found->swapped);
         } else if (!(entries[i] & PAGEMAP_PRESENT)) {
             set_bit(i, found->hole);
         }

@@ -12,7 +12,7 @@
 
 #include "qemu/bitmap.h"
 
-#define RESIDENCY_PAGES 512
+#define RESIDENCY_PAGES 256
 
 /*
  * What is asked about
