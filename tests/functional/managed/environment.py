@@ -10,6 +10,7 @@ The environment variables are those that scripts/run-tests sets:
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def program(name):
         if os.access(folder / name, os.X_OK):
             return str(folder / name)
     raise SetupError(f"{name} is not in {QEMU}; build it with 'make'")
+
+
+def find_program(name, package):
+    """Path of a program of the system, also one for administrators."""
+    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if found is None:
+        raise SetupError(f"there is no {name}; "
+                         f"install {package}")
+    return found
 
 
 def stock_program():

@@ -12,7 +12,7 @@ CABLES = {"control-2": (1, 2), "control-3": (1, 3), "migration": (1, 2),
 HOSTS = 3
 
 # Drivers that hosts on networks need besides
-MODULES = ("virtio_net", "nfsv4", "nfsd")
+MODULES = ("virtio_net", "nfsv4", "nfsd", "fuse")
 
 
 def address(cable, number):

@@ -182,11 +182,7 @@ class Root:
         self.image.unlink(missing_ok=True)
         with open(self.image, "wb") as image:
             image.truncate(IMAGE_BYTES)
-        mkfs = shutil.which("mkfs.ext4", path=os.environ["PATH"] +
-                            ":/usr/sbin:/sbin")
-        if mkfs is None:
-            raise environment.SetupError("there is no mkfs.ext4; install "
-                                         "e2fsprogs")
+        mkfs = environment.find_program("mkfs.ext4", "e2fsprogs")
         subprocess.run([mkfs, "-q", "-F", "-E", "root_owner=0:0", "-d",
                         str(tree), str(self.image)], check=True)
 
