@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "attach-later.h"
-#include "vm-tiers.h"
+#include "tier-plan.h"
 
 #define LOOK_MS 10
 #define MOST_MS 5000
@@ -50,7 +50,7 @@ static bool has_to_wait(MmManager *mgr, const MmMsgHello *hello)
     MmVM *vm;
 
     mm_vm_copy_name(rec.name, hello->name);
-    if (!mm_vm_tiers_init(&rec, &mgr->opts, NULL)) {
+    if (!mm_tier_plan_new(&rec, &mgr->opts, NULL)) {
         return false;
     }
     for (i = 0; i < rec.nr_tiers; i++) {

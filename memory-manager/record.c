@@ -100,3 +100,15 @@ int mm_lock_take(const char *path)
     }
     return fd;
 }
+
+MmRecordTier *mm_record_tier(MmRecord *rec, const char *name)
+{
+    uint32_t i;
+
+    for (i = 0; i < rec->nr_tiers; i++) {
+        if (g_str_equal(rec->tiers[i].conf.name, name)) {
+            return &rec->tiers[i];
+        }
+    }
+    return NULL;
+}

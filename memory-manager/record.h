@@ -48,6 +48,9 @@ bool mm_record_write(const char *path, const MmRecord *rec, Error **errp);
 /** mm_record_read: read and check a record. */
 bool mm_record_read(const char *path, MmRecord *rec, Error **errp);
 
+/** mm_record_tier: the VM's tier with this name, or NULL. */
+MmRecordTier *mm_record_tier(MmRecord *rec, const char *name);
+
 /**
  * mm_lock_take: try to take the pager's lock, creating it if there is none
  *

@@ -27,7 +27,7 @@ static void no_such_tier(const char *name, Error **errp)
     MmVM *vm;
 
     QTAILQ_FOREACH(vm, &manager->vms, next) {
-        const MmRecordTier *has = mm_vm_tiers_find(vm, name);
+        const MmRecordTier *has = mm_record_tier(&vm->rec, name);
 
         if (has) {
             error_setg(errp, "tier '%s' is one of an earlier manager, which "
@@ -115,7 +115,7 @@ static bool same_as_vms(const MmTierConf *tier, Error **errp)
     MmVM *vm;
 
     QTAILQ_FOREACH(vm, &manager->vms, next) {
-        const MmRecordTier *has = mm_vm_tiers_find(vm, tier->name);
+        const MmRecordTier *has = mm_record_tier(&vm->rec, tier->name);
 
         if (has && (has->conf.kind != tier->kind ||
                     strcmp(has->path, tier->path ?: ""))) {
@@ -218,7 +218,7 @@ static strList *other_tiers(MmVM *vm, const char *name)
          * the VM has a device
          */
         if (strcmp(tier->name, name) && !tier->draining &&
-            !mm_vm_tiers_find(vm, tier->name) &&
+            !mm_record_tier(&vm->rec, tier->name) &&
             (tier->kind == MM_TIER_KIND_FILE ||
              (!list && tier->kind == MM_TIER_KIND_COMPRESSED))) {
             QAPI_LIST_APPEND(tail, g_strdup(tier->name));
@@ -235,7 +235,7 @@ static bool can_drain(const char *name, Error **errp)
     QTAILQ_FOREACH(vm, &manager->vms, next) {
         g_autoptr(strList) others = other_tiers(vm, name);
 
-        if (!mm_vm_tiers_find(vm, name)) {
+        if (!mm_record_tier(&vm->rec, name)) {
             continue;
         }
         if (!others) {
@@ -298,7 +298,7 @@ ManagedTierDrain *qmp_managed_tier_drain(const char *name, Error **errp)
         g_autoptr(strList) others = other_tiers(vm, name);
         Error *err = NULL;
 
-        if (mm_vm_tiers_find(vm, name)) {
+        if (mm_record_tier(&vm->rec, name)) {
             out->vms++;
             if (!mm_vm_tiers_change(vm, others, &err)) {
                 error_reportf_err(err, "VM %s keeps tier '%s': ", vm->label,
@@ -319,7 +319,7 @@ void qmp_managed_tier_remove(const char *name, Error **errp)
         return;
     }
     QTAILQ_FOREACH(vm, &manager->vms, next) {
-        if (mm_vm_tiers_find(vm, name)) {
+        if (mm_record_tier(&vm->rec, name)) {
             error_setg(errp, "VM %s has tier '%s'; managed-tier-drain, or "
                        "'qemu-memctl tier-drain', empties it", vm->uuid_text,
                        name);
@@ -356,7 +356,7 @@ void qmp_managed_tier_resize(const char *name, const char *size, Error **errp)
 
 static MmRecordTier *find_of_vm(MmVM *vm, const char *name, Error **errp)
 {
-    MmRecordTier *tier = mm_vm_tiers_find(vm, name);
+    MmRecordTier *tier = mm_record_tier(&vm->rec, name);
 
     if (!tier) {
         error_setg(errp, "VM %s has no tier '%s'", vm->uuid_text, name);
@@ -385,7 +385,7 @@ void coroutine_fn qmp_managed_vm_resize_tier(const char *id, const char *name,
     }
     /* it may have gone while the pager thought about it */
     vm = mm_vm_find(manager, id, NULL);
-    tier = vm ? mm_vm_tiers_find(vm, name) : NULL;
+    tier = vm ? mm_record_tier(&vm->rec, name) : NULL;
     if (tier) {
         tier->conf.share = set.share;
         tier->conf.size = set.size;
@@ -437,7 +437,7 @@ qmp_managed_vm_set_io_throttle(const char *id, const char *name,
     }
     /* it may have gone while the pager thought about it */
     vm = mm_vm_find(manager, id, NULL);
-    tier = vm ? mm_vm_tiers_find(vm, name) : NULL;
+    tier = vm ? mm_record_tier(&vm->rec, name) : NULL;
     if (tier) {
         tier->conf.io = set.io;
         mm_record_write(vm->record_path, &vm->rec, errp);

@@ -29,11 +29,10 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "shared-file.h"
-#include "tier-device.h"
+#include "tier-plan.h"
 #include "trace.h"
 #include "vm-tiers.h"
 
@@ -98,37 +97,6 @@ static void set_phase(MmVM *vm, Phase to)
     change->phase = to;
 }
 
-static bool describe_new(const MmTierConf *conf, uint32_t number,
-                         const char *vm_name, MmRecordTier *tier, Error **errp)
-{
-    mm_tier_describe(conf, &tier->conf);
-    tier->conf.number = number;
-    tier->conf.is_new = 1;
-    pstrcpy(tier->path, sizeof(tier->path), conf->path ?: "");
-    return (!conf->shared || mm_shared_name_file(&tier->conf, errp)) &&
-           (conf->kind != MM_TIER_KIND_DEVICE ||
-            mm_device_find(tier, vm_name, errp));
-}
-
-bool mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts, Error **errp)
-{
-    unsigned i;
-
-    for (i = 0; i < opts->nr_tiers; i++) {
-        const MmTierConf *conf = &opts->tiers[i];
-
-        if (conf->draining) {
-            continue;
-        }
-        if (!describe_new(conf, rec->nr_tiers, rec->name,
-                          &rec->tiers[rec->nr_tiers], errp)) {
-            return false;
-        }
-        rec->nr_tiers++;
-    }
-    return true;
-}
-
 static void time_is_up(void *opaque)
 {
     mm_vm_tiers_step(opaque);
@@ -165,116 +133,6 @@ void mm_vm_tiers_held(MmVM *vm)
         vm->rec.tiers[i].conf.is_new = 0;
     }
     write_record(vm);
-}
-
-MmRecordTier *mm_vm_tiers_find(MmVM *vm, const char *name)
-{
-    uint32_t i;
-
-    for (i = 0; i < vm->rec.nr_tiers; i++) {
-        if (g_str_equal(vm->rec.tiers[i].conf.name, name)) {
-            return &vm->rec.tiers[i];
-        }
-    }
-    return NULL;
-}
-
-/* A number that neither the VM nor what is in @rec has; there are enough. */
-static uint32_t unused_number(const MmVM *vm, const MmRecord *rec)
-{
-    uint32_t used = 0, i;
-
-    for (i = 0; i < vm->rec.nr_tiers; i++) {
-        used |= 1u << vm->rec.tiers[i].conf.number;
-    }
-    for (i = 0; i < rec->nr_tiers; i++) {
-        used |= 1u << rec->tiers[i].conf.number;
-    }
-    return ctz32(~used);
-}
-
-static bool add_by_name(MmVM *vm, MmRecord *rec, const char *name,
-                        Error **errp)
-{
-    const MmOptions *opts = &vm->mgr->opts;
-    const MmTierConf *conf = mm_tier_find(opts->tiers, opts->nr_tiers, name);
-    const MmRecordTier *has = mm_vm_tiers_find(vm, name);
-    MmRecordTier *tier = &rec->tiers[rec->nr_tiers];
-
-    if (!has && (!conf || conf->draining)) {
-        error_setg(errp, conf ? "tier '%s' is being drained"
-                   : "there is no tier '%s'; query-managed-tiers, or "
-                   "'qemu-memctl tiers', shows all", name);
-        return false;
-    }
-    if (has) {
-        *tier = *has;
-    } else if (!describe_new(conf, unused_number(vm, rec), vm->rec.name, tier,
-                             errp)) {
-        return false;
-    }
-    if (rec->nr_tiers && tier->conf.kind == MM_TIER_KIND_COMPRESSED) {
-        error_setg(errp, "tier '%s' is compressed memory and has to be the "
-                   "first one", name);
-        return false;
-    }
-    rec->nr_tiers++;
-    return true;
-}
-
-static bool is_in(const MmRecord *rec, const char *name)
-{
-    uint32_t i;
-
-    for (i = 0; i < rec->nr_tiers; i++) {
-        if (g_str_equal(rec->tiers[i].conf.name, name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The tiers of @names, then those that have to go. */
-static bool plan(MmVM *vm, const strList *names, MmRecord *rec,
-                 uint32_t *leaving, Error **errp)
-{
-    uint32_t i;
-
-    rec->nr_tiers = 0;
-    *leaving = 0;
-    if (!names) {
-        error_setg(errp, "a VM needs at least one tier");
-        return false;
-    }
-    for (; names; names = names->next) {
-        if (is_in(rec, names->value)) {
-            error_setg(errp, "tier '%s' is named twice", names->value);
-            return false;
-        }
-        if (rec->nr_tiers == MM_MAX_TIERS ||
-            !add_by_name(vm, rec, names->value, errp)) {
-            return false;
-        }
-    }
-    for (i = 0; i < vm->rec.nr_tiers; i++) {
-        const MmRecordTier *tier = &vm->rec.tiers[i];
-
-        if (is_in(rec, tier->conf.name)) {
-            continue;
-        }
-        if (rec->nr_tiers == MM_MAX_TIERS) {
-            error_setg(errp, "with those that have to be drained, the VM would "
-                       "have more than %d tiers; do it in two steps",
-                       MM_MAX_TIERS);
-            return false;
-        }
-        rec->tiers[rec->nr_tiers++] = *tier;
-        /* what is another host's has to be claimed first */
-        if (!tier->conf.lent || mm_shared_is_ours(tier->conf.file)) {
-            *leaving |= 1u << tier->conf.number;
-        }
-    }
-    return true;
 }
 
 /* Does the pager that runs have these tiers, in this order? */
@@ -406,7 +264,7 @@ bool mm_vm_tiers_change(MmVM *vm, const strList *names, Error **errp)
     if (!mm_vm_tiers_may_change(vm, errp)) {
         return false;
     }
-    if (!plan(vm, names, &rec, &leaving, errp)) {
+    if (!mm_tier_plan(vm, names, &rec, &leaving, errp)) {
         return false;
     }
     if (change->operation) {
@@ -446,14 +304,9 @@ bool mm_vm_tiers_lend(MmVM *vm, const MmRecordTier *tier, uint64_t *number,
                    "when that is over", vm->uuid_text);
         return false;
     }
-    if (rec.nr_tiers == MM_MAX_TIERS) {
-        error_setg(errp, "VM %s has %d tiers already, and can have no more",
-                   vm->uuid_text, MM_MAX_TIERS);
+    if (!mm_tier_plan_lent(vm, tier, &rec, number, errp)) {
         return false;
     }
-    *number = unused_number(vm, &rec);
-    rec.tiers[rec.nr_tiers] = *tier;
-    rec.tiers[rec.nr_tiers++].conf.number = *number;
     change->before = vm->rec;
     g_clear_pointer(&change->error, g_free);
     go(vm, &rec, 0);
@@ -499,7 +352,7 @@ static void go_back(MmVM *vm, const char *error)
     for (i = 0; i < vm->rec.nr_tiers && rec.nr_tiers < MM_MAX_TIERS; i++) {
         const MmRecordTier *tier = &vm->rec.tiers[i];
 
-        if (!is_in(&rec, tier->conf.name)) {
+        if (!mm_record_tier(&rec, tier->conf.name)) {
             rec.tiers[rec.nr_tiers++] = *tier;
             leaving |= 1u << tier->conf.number;
         }

@@ -10,9 +10,6 @@
 
 #include "vm.h"
 
-/** mm_vm_tiers_init: a new VM, whose name is set, gets the manager's tiers. */
-bool mm_vm_tiers_init(MmRecord *rec, const MmOptions *opts, Error **errp);
-
 /** mm_vm_tiers_new, mm_vm_tiers_free: what a change needs to know. */
 void mm_vm_tiers_new(MmVM *vm);
 void mm_vm_tiers_free(MmVM *vm);
@@ -46,8 +43,5 @@ bool mm_vm_tiers_lend(MmVM *vm, const MmRecordTier *tier, uint64_t *number,
 
 /** mm_vm_tiers_step: go on with a change; the VM is served, or time is up. */
 void mm_vm_tiers_step(MmVM *vm);
-
-/** mm_vm_tiers_find: the VM's tier with this name, or NULL. */
-MmRecordTier *mm_vm_tiers_find(MmVM *vm, const char *name);
 
 #endif

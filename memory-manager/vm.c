@@ -19,6 +19,7 @@
 #include "host-swap.h"
 #include "shared-file.h"
 #include "takeover.h"
+#include "tier-plan.h"
 #include "trace.h"
 #include "vm.h"
 #include "vm-tiers.h"
@@ -117,7 +118,7 @@ static bool make_record(const MmOptions *opts, MmRecord *rec,
     };
     memcpy(rec->uuid, uuid.data, MM_UUID_LEN);
     mm_vm_copy_name(rec->name, peer->hello->name);
-    if (!mm_vm_tiers_init(rec, opts, errp)) {
+    if (!mm_tier_plan_new(rec, opts, errp)) {
         return false;
     }
     if (getrandom(rec->cookie, MM_COOKIE_LEN, 0) != MM_COOKIE_LEN) {
