@@ -105,6 +105,11 @@ class MemoryCgroup:
         """Bytes of shared memory that are charged, and so resident."""
         return self._counted("shmem")
 
+    def anonymous(self):
+        """Bytes in memory that no file is behind, mapped or not; tmpfs, too."""
+        return sum(map(self._counted, ("inactive_anon", "active_anon",
+                                       "unevictable")))
+
     def swap_cache(self):
         """Bytes that were just read from swap, or are about to go there."""
         anonymous = "rss" if self.version_used == 1 else "anon"
