@@ -34,29 +34,28 @@ static void clear_range(MmPlaceRange *range)
     barrier();
 }
 
-/* Is something on its way to it now, to find out whether its tier works? */
-static bool is_tried(const MmState *state, const MmPlaceRange *range)
+static bool any_overlaps(const MmPlaceRange *ranges, unsigned nr,
+                         const MmPlaceRange *range)
 {
     unsigned i;
 
-    for (i = 0; i < MM_STORING; i++) {
-        if (overlap(&state->storing[i], range)) {
+    for (i = 0; i < nr; i++) {
+        if (overlap(&ranges[i], range)) {
             return true;
         }
     }
     return false;
 }
 
+/* Is something on its way to it now, to find out whether its tier works? */
+static bool is_tried(const MmState *state, const MmPlaceRange *range)
+{
+    return any_overlaps(state->storing, MM_STORING, range);
+}
+
 static bool in_quarantine(const MmState *state, const MmPlaceRange *range)
 {
-    unsigned i;
-
-    for (i = 0; i < MM_QUARANTINE; i++) {
-        if (overlap(&state->quarantine[i], range)) {
-            return true;
-        }
-    }
-    return false;
+    return any_overlaps(state->quarantine, MM_QUARANTINE, range);
 }
 
 static void readmit(MmVM *vm, MmPlaceRange *range)

@@ -134,7 +134,7 @@ static int grow_to_locked(MmTierFile *file, uint64_t bytes)
         return -EFBIG;
     }
     if (file->stunted) {
-        return -ENOSPC;
+        return -EIO;        /* not for lack of room */
     }
     if (file->sized) {
         mm_slots_grow(&file->slots, bytes / MM_PAGE_SIZE);
